@@ -1,0 +1,83 @@
+"""Configurations: frozen dataclasses whose field docstrings are the help, kept as TOML beside what they made."""
+
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, Literal, Self, TypeVar
+
+from medssl.errors import UserError, raise_all
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The network, as a person chooses it."""
+
+    encoder: str = "resnet18"
+    """Encoder: resnet18, resnet34, resnet50, unet (plain), resunet (residual)."""
+    width: int | None = None
+    """Channels of the first level; by default the architecture's own (64 for ResNet, 32 for U-Net)."""
+    norm: Literal["batch", "instance", "group"] = "batch"
+    """Normalisation layers of encoder and decoder."""
+    patch: tuple[int, ...] = ()
+    """Spatial size the network sees; by default 64×64×32 in 3D and the prepared size, at most 224, in 2D."""
+    seed: int = 0
+    """Seed of all chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ModelOptions):
+    """What every method and task shares, so that the arms of a study differ by their method only."""
+
+    dims: int = 2
+    """Spatial axes, 2 or 3; from the plan."""
+    channels: int = 1
+    """Image channels; from the plan."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """Range of the normalised images; from the plan."""
+
+    def __post_init__(self) -> None:
+        raise_all(self.problems())
+
+    def problems(self) -> list[UserError]:
+        """Everything wrong with these values at once."""
+        found = []
+        if self.dims not in (2, 3):
+            found.append(UserError(f"dims is {self.dims}", fix="choose 2 or 3"))
+        if self.patch and len(self.patch) != self.dims:
+            found.append(UserError(f"patch {self.patch} has {len(self.patch)} axes", fix=f"give {self.dims} numbers"))
+        if self.channels < 1:
+            found.append(UserError(f"channels is {self.channels}", fix="give 1 or more"))
+        if self.width is not None and self.width < 4:
+            found.append(UserError(f"width is {self.width}", fix="give 4 or more"))
+        if self.value_range[0] >= self.value_range[1]:
+            found.append(UserError(f"value range {self.value_range} is empty", fix="give low < high"))
+        return found
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The patch, or its default."""
+        return self.patch or ((224, 224) if self.dims == 2 else (64, 64, 32))
+
+    def fitted(self, images: int, steps: int) -> Self:
+        """The same configuration with what depends on the size of the data set or the run filled in."""
+        del images, steps
+        return self
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """A dataclass as a TOML table."""
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.init}
+
+
+def from_table(kind: type[T], table: dict[str, Any], where: object = None) -> T:
+    """A dataclass from a TOML table; unknown and missing keys are told all at once."""
+    known = {f.name: f for f in fields(kind) if f.init}  # type: ignore[arg-type]
+    place = str(where) if where is not None else None
+    errors = [UserError(f"unknown key '{k}'", place, f"known: {', '.join(known)}") for k in table if k not in known]
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in table]
+    errors += [UserError(f"key '{name}' is missing", place, "add it") for name in missing]
+    raise_all(errors)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+
+
+__all__ = ["ModelConfig", "from_table", "replace", "to_table"]

@@ -1,0 +1,123 @@
+"""What a person can say about training: pretrain, finetune, embed. No heavy imports."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from medssl.config import ModelOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+    """Optimiser and schedule."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser; the papers of PCRL use SGD with momentum .9."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 1e-4
+    """Weight decay, on weights of convolutions and linear layers only."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises; cosine to zero after it."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 for no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """Length, machine and bookkeeping of a run."""
+
+    batch: int = 16
+    """Samples a step."""
+    workers: int = 2
+    """Loader processes; the result does not depend on their number."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    save_every_steps: int = 0
+    """Steps between checkpoints; 0 goes by time."""
+    save_every_minutes: float = 5.0
+    """Minutes between checkpoints."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """auto takes bf16 where the machine is fast in it. Stored in run.toml and kept on resume."""
+    deterministic: bool = False
+    """Bit-equal repeats on a GPU too; can be much slower there."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves its default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Pre-train an encoder on prepared scans, without labels."""
+
+    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")]
+    """Method: pcrl. `medssl pretrain METHOD --help` shows its own options too."""
+    data: Path
+    """Folder that `medssl prepare` filled."""
+    out: Path
+    """Folder of the run. The same command again resumes it."""
+    steps: int = 2000
+    """Optimiser steps."""
+    transductive: bool = False
+    """Also learn from the images of test patients; reports flag it."""
+    probe_every: int = 0
+    """Steps between frozen-encoder probes and collapse checks; 0 probes ten times a run."""
+    probe_target: str | None = None
+    """Label column that the probe predicts (train split only); by default the first usable one."""
+    tensorboard: bool = False
+    """Also write TensorBoard events."""
+    model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=OptimOptions)
+    loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=LoopOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Train a classifier or a segmenter from a pre-trained encoder or from scratch, and test it."""
+
+    task: Annotated[Literal["classify", "segment"], tyro.conf.Positional]
+    """classify needs a label column, segment needs masks."""
+    data: Path
+    """Folder that `medssl prepare` filled."""
+    out: Path
+    """Folder of the run. The same command again resumes it."""
+    init: str = "scratch"
+    """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch."""
+    target: str | None = None
+    """Label column to predict; columns joined by + make a multi-label task; by default the only usable one."""
+    n_labels: int | None = None
+    """Labelled patients to use, validation included; by default all."""
+    subset_seed: int = 0
+    """Which subset of that size; subsets of one seed are nested."""
+    steps: int = 400
+    """Optimiser steps."""
+    validate_every: int = 50
+    """Steps between validations; the best one is kept."""
+    freeze: bool = False
+    """Train the head only."""
+    encoder_lr: float = 1.0
+    """Learning rate of a pre-trained encoder, as a multiple of --lr."""
+    predictions: bool = False
+    """Also write the predicted masks as NIfTI or PNG in the geometry of the original scans."""
+    model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=OptimOptions)
+    loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=LoopOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """Write the features of every scan: features.parquet and features.npz."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run, or an encoder.safetensors."""
+    data: Path
+    """Folder that `medssl prepare` filled."""
+    out: Path
+    """Folder to write."""
+    batch: int = 16
+    """Scans or patches at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""

@@ -1,0 +1,71 @@
+"""Files are whole or absent; folders have one writer."""
+
+import json
+import multiprocessing
+import tomllib
+
+import pytest
+
+from medssl.errors import UserError
+from medssl.files import FORMAT, atomic, check_format, locked, read_json, read_toml, write_json, write_toml
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": float("nan"), "y": [float("inf"), 1.5]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5]}
+
+
+def test_toml_goes_round_and_leaves_none_out(tmp_path):
+    write_toml(tmp_path / "a.toml", {"a": 1, "b": None, "c": {"d": (1, 2)}, "p": tmp_path})
+    assert tomllib.loads((tmp_path / "a.toml").read_text()) == {
+        "a": 1,
+        "c": {"d": [1, 2]},
+        "p": str(tmp_path),
+    }
+
+
+@pytest.mark.parametrize("read", [read_json, read_toml])
+@pytest.mark.parametrize("content", ["{]", "\x00\xff", None])
+def test_a_broken_file_is_named(tmp_path, read, content):
+    path = tmp_path / "x"
+    if content is not None:
+        path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=str(path)):
+        read(path)
+
+
+def test_another_format_is_refused(tmp_path):
+    check_format({"format": FORMAT}, tmp_path)
+    with pytest.raises(UserError, match="format 999"):
+        check_format({"format": 999}, tmp_path)
+
+
+def _try_lock(folder, answer):
+    try:
+        with locked(folder):
+            answer.put("got it")
+    except UserError as error:
+        answer.put(str(error))
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    with locked(tmp_path):
+        other = context.Process(target=_try_lock, args=(tmp_path, answer))
+        other.start()
+        said = answer.get(timeout=60)
+        other.join()
+    assert "in use by process" in said
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith("process")
