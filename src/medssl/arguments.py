@@ -36,6 +36,7 @@ def parse_method(kind: type, args: Sequence[str], command: str) -> tuple[Any, di
             tyro.cli(kind, args=["--help"], prog=command, config=STYLE)
         return _method_settings(named[0], ["--help"], f"{command} {named[0]}"), {}
     with _one_sentence(command):
+        options: Any
         options, rest = tyro.cli(kind, args=list(args), prog=command, config=STYLE, return_unknown_args=True)
     return options, _method_settings(options.method, rest, f"{command} {options.method}")
 
@@ -51,7 +52,9 @@ def _method_settings(name: str, args: Sequence[str], command: str) -> dict[str, 
         return {}
     own = _own_fields(resolve(name)[0])
     with _one_sentence(command):
-        values = tyro.cli(own, args=list(args), prog=command, config=STYLE, description=f"Options of {name} alone.")
+        values: Any = tyro.cli(
+            own, args=list(args), prog=command, config=STYLE, description=f"Options of {name} alone."
+        )
     return {f.name: getattr(values, f.name) for f in fields(values) if getattr(values, f.name) != f.default}
 
 

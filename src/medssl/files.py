@@ -84,7 +84,7 @@ def check_format(table: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; a second process is told who holds it. Gone with the process, also by kill -9."""
+    """Hold ``folder`` for this process and tell a second one who does; the lock ends with the process, however."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as handle:
         try:
