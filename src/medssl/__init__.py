@@ -1,0 +1,28 @@
+"""Self-supervised pre-training for medical images, on your own unlabelled scans, with a verdict."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medssl.errors import UserError
+    from medssl.loading import load
+    from medssl.methods.pcrl import PCRL, PCRLConfig
+
+# Imported when first asked for, so that `import medssl` and the command line's help load no torch.
+_HOMES = {
+    "PCRL": "medssl.methods.pcrl",
+    "PCRLConfig": "medssl.methods.pcrl",
+    "UserError": "medssl.errors",
+    "load": "medssl.loading",
+}
+__all__ = ["PCRL", "PCRLConfig", "UserError", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medssl' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -102,14 +102,14 @@ def _one_sentence(command: str) -> Any:
 
 
 def _sentence(box: str) -> str:
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    # tyro draws a box whose title is in its frame, or plain rules below a title where the terminal has no frames.
     sections: list[list[str]] = [[]]
-    for line in lines:
-        if line.startswith("─") and line.endswith("─"):
+    for line in (line.strip("│| ") for line in box.splitlines()):
+        if re.fullmatch(r"[-─]{5,}", line):
             sections.append([])
-        elif line:
+        elif line and not line.startswith(("╭", "╰")):
             sections[-1].append(line)
-    sections = [s for s in sections if s]
+    sections = [s for s in sections if s][0 if "╭" in box else 1 :]
     first = " ".join(sections[0]) if sections else "the options are not understood"
     if first.startswith("Missing from"):
         wanted = [re.sub(r"^(--[\w-]+).*", r"\1", line) for line in sections[0][1:] if re.match(r"--|[A-Z]+$", line)]

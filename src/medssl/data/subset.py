@@ -65,13 +65,13 @@ def order_patients(kinds: dict[str, str], seed: int) -> dict[str, bool]:
     names = sorted(kinds)
     for index in stream(seed, "subset").permutation(len(names)):
         shuffled[kinds[names[index]]].append(names[index])
-    classes = sorted(shuffled)
+    classes = sorted(shuffled, key=lambda c: (-len(shuffled[c]), c))
     taken = dict.fromkeys(classes, 0)
     order: dict[str, bool] = {}
     while len(order) < len(names):
         left = [c for c in classes if taken[c] < len(shuffled[c])]
         behind = [c for c in left if taken[c] < FIRST_ROUNDS]
-        # Ties go to the first class of the alphabet; the share counts one ahead, as in Sainte-Laguë's method.
+        # Ties go to the more frequent class; shares are compared as in Sainte-Laguë's method.
         pick = min(behind or left, key=lambda c: taken[c] if behind else (taken[c] + 0.5) / len(shuffled[c]))
         order[shuffled[pick][taken[pick]]] = taken[pick] % EVERY == THIRD
         taken[pick] += 1

@@ -1,7 +1,7 @@
 """How sure one can be of a difference that was measured on few seeds and few patients.
 
-A score of seed s on patient p is modelled as effect + seed + patient + rest, the last three with variances σ²ₛ, σ²ₚ, σ²ᵣ:
-seeds (subset and initialisation) and test patients are both drawn from populations one wants to speak about.
+A score of seed s on patient p is modelled as effect + seed + patient + rest, the last three with variances σ²ₛ, σ²ₚ
+and σ²ᵣ: seeds (subset and initialisation) and test patients are drawn from populations one wants to speak about.
 
 Patients are bootstrapped: all runs are scored again on the same resampled patients, so comparisons stay paired and
 any metric serves. A percentile bootstrap over the *seeds* too would be much too sure: five of them show only 4/5 of
@@ -57,7 +57,7 @@ class MacroAuc:
     """Area under the ROC curve, the mean over classes; an item counts as often as its patient was drawn."""
 
     def __init__(self, prob: np.ndarray, truth: np.ndarray, codes: Sequence[int], patients: int) -> None:
-        """``prob``, ``truth`` (items, classes); truth 0, 1 or NaN where unknown. Classes with one side only are left out."""
+        """``prob``, ``truth`` (items, classes); truth 0, 1 or NaN. A class with one side only is left out."""
         self._classes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         codes, needed = np.asarray(codes), []
         for column in range(truth.shape[1]):
@@ -199,5 +199,3 @@ def score_all(runs: Sequence[Scorer], weights: np.ndarray) -> tuple[np.ndarray, 
     everyone = np.ones((1, weights.shape[1]))
     full = np.array([run(everyone)[0] for run in runs])
     return full, np.stack([run(weights) for run in runs], axis=1) if len(runs) else np.empty((len(weights), 0))
-
-

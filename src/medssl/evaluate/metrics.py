@@ -97,11 +97,12 @@ def hd95(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> fl
 
 
 def segmentation(
-    pred: np.ndarray, truth: np.ndarray, labels: Sequence[int], spacing_mm: Sequence[float]
+    pred: np.ndarray, truth: np.ndarray, labels: Sequence[int], spacing_mm: Sequence[float], surfaces: bool = True
 ) -> dict[str, list[float]]:
-    """``dice`` and ``hd95`` (mm) of each label of two label maps of one shape."""
+    """``dice``, and with ``surfaces`` ``hd95`` (mm), of each label of two label maps of one shape."""
     pairs = [(pred == label, truth == label) for label in labels]
-    return {"dice": [dice(p, t) for p, t in pairs], "hd95": [hd95(p, t, spacing_mm) for p, t in pairs]}
+    scores = {"dice": [dice(p, t) for p, t in pairs]}
+    return scores | {"hd95": [hd95(p, t, spacing_mm) for p, t in pairs]} if surfaces else scores
 
 
 def mean_over_items(rows: np.ndarray) -> float:

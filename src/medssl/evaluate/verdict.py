@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _POWER = 1.96 / (1.96 + 0.84)
 
 
 @dataclass(frozen=True)
-class TestedRun:
+class ScoredRun:
     """One fine-tuned run of a study: its arm, number of labels, seed, and the predictions on the test patients."""
 
     arm: str
@@ -31,7 +31,7 @@ class TestedRun:
 
 
 def verdict(
-    runs: Sequence[TestedRun], *, task: str, margin: float = 0.01, seed: int = 0, transductive: bool = False
+    runs: Sequence[ScoredRun], *, task: str, margin: float = 0.01, seed: int = 0, transductive: bool = False
 ) -> dict[str, Any]:
     """What a study says, as verdict.json keeps it.
 
@@ -122,7 +122,11 @@ def _compare(arm: str, n: int, difference: Estimate, metric: str, margin: float,
         "sentence": sentence,
         "seeds": difference.seeds,
         "holds_for_all": word in ("helped", "harmed") and judge(wide, 0.0, difference.seeds) == word,
-        "variance": {"seed": difference.spread.seed, "patient": difference.spread.patient, "rest": difference.spread.rest},
+        "variance": {
+            "seed": difference.spread.seed,
+            "patient": difference.spread.patient,
+            "rest": difference.spread.rest,
+        },
     }
 
 
@@ -180,7 +184,7 @@ def _predictions(path: Path) -> pl.DataFrame:
         raise UserError("predictions are missing or unreadable", path, "delete the run's folder, run again") from None
 
 
-def _same_patients(tables: dict[TestedRun, pl.DataFrame]) -> list[str]:
+def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
     first = next(iter(tables.values()))
     for run, table in tables.items():
         if not table["item"].equals(first["item"]):
@@ -198,7 +202,7 @@ def _labels_to_reach(levels: list[dict[str, Any]], arms: list[str]) -> list[dict
     n_goal, goal = goals[-1]
     found = []
     for arm, points in curve.items():
-        for (n0, y0), (n1, y1) in zip(points, points[1:], strict=False):
+        for (n0, y0), (n1, y1) in pairwise(points):
             if y0 < goal <= y1:  # straight between counts on a logarithmic axis, as the curve is drawn
                 share = (goal - y0) / (y1 - y0)
                 found.append({"arm": arm, "score": goal, "of": n_goal, "labels": n0 * (n1 / n0) ** share})
@@ -207,22 +211,23 @@ def _labels_to_reach(levels: list[dict[str, Any]], arms: list[str]) -> list[dict
 
 
 def _overall(levels: list[dict[str, Any]], arms: list[str], metric: str) -> str:
-    """The verdict in one sentence an arm: label counts of one word together, the clearest word first."""
+    """The verdict in one sentence an arm, label counts of one word together; a single comparison speaks for itself."""
+    found = [(at["n_labels"], c) for at in levels for c in at["comparisons"]]
+    if len(found) == 1:
+        return found[0][1]["sentence"]
     sentences = []
     for arm in arms:
-        mine = [(at["n_labels"], c) for at in levels for c in at["comparisons"] if c["arm"] == arm]
         parts = []
         for word in ("helped", "harmed", "did not help", "cannot tell"):
-            said = [
-                f"{n} ({METRIC_NAMES[metric]} {_signed(c['difference'])}, {_range(c['interval'])})"
-                for n, c in mine
-                if c["verdict"] == word
-            ]
+            said = [(str(n), _signed(c["difference"])) for n, c in found if (c["arm"], c["verdict"]) == (arm, word)]
             if said:
-                text = "cannot be told to help or not" if word == "cannot tell" else word
-                parts.append(f"{text} with {_listed(said)} labelled patients")
+                counts, changes = (_listed(words) for words in zip(*said, strict=True))
+                where = f"with {counts} labelled patients ({METRIC_NAMES[metric]} {changes})"
+                parts.append(
+                    f"whether it helps {where} cannot be told" if word == "cannot tell" else f"it {word} {where}"
+                )
         if parts:
-            sentences.append(f"Pre-training by {arm} {'; it '.join(parts)}.")
+            sentences.append(f"Pre-training by {arm}: {'; '.join(parts)}.")
     return " ".join(sentences) or "No arm was compared to scratch."
 
 
@@ -263,4 +268,4 @@ def _rounded(x: float) -> int:
     return int(math.ceil(x / 10**digits) * 10**digits)
 
 
-__all__ = ["Spread", "TestedRun", "judge", "verdict", "what_it_takes"]
+__all__ = ["ScoredRun", "Spread", "judge", "verdict", "what_it_takes"]

@@ -1,0 +1,18 @@
+"""Pre-training methods, by name. A new method is a file, a row here, and a row in the contract tests' table."""
+
+from importlib import import_module
+from typing import Any
+
+from medssl.errors import UserError
+
+# name: "module:Config:Method"; strings, so that listing the methods imports none of them
+METHODS = {"pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL"}
+
+
+def resolve(name: str) -> tuple[Any, Any]:
+    """The configuration class and the method class of a name."""
+    if name not in METHODS:
+        raise UserError(f"no method '{name}'", fix=f"choose one of {', '.join(METHODS)}")
+    module, config, method = METHODS[name].split(":")
+    found = import_module(module)
+    return getattr(found, config), getattr(found, method)

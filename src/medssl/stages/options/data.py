@@ -36,7 +36,10 @@ class Index:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Bring indexed scans to one orientation, spacing and intensity, in a store made for random crops."""
+    """Bring indexed scans to one orientation, spacing and intensity, in a store made for random crops.
+
+    The plan is kept in DATA/plan.toml, which a person can edit. Running again does what is missing or changed.
+    """
 
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Folder that `medssl index` wrote."""
@@ -46,10 +49,10 @@ class Prepare:
     """Short side in pixels for 2D images without a spacing; by default the median, at most 256."""
     dims: Literal[2, 3] | None = None
     """Prepare images (2) or volumes (3) where the folder holds both; by default the more frequent kind."""
-    window_hu: tuple[float, float] = (-1000.0, 1000.0)
-    """CT window (low, high) in Hounsfield units."""
-    mr: Literal["percentile", "zscore"] = "percentile"
-    """MR intensities: foreground percentiles to [0, 1], or foreground mean 0 and standard deviation 1."""
+    window_hu: tuple[float, float] | None = None
+    """CT window (low, high) in Hounsfield units; by default -1000 to 1000."""
+    mr: Literal["percentile", "zscore"] | None = None
+    """MR intensities: foreground percentiles to [0, 1] (default), or foreground mean 0 and standard deviation 1."""
     plan_only: bool = False
     """Write plan.toml and the disk estimate, then stop, so that the plan can be edited."""
     workers: int = 0

@@ -87,7 +87,8 @@ class Finetune:
     init: str = "scratch"
     """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch."""
     target: str | None = None
-    """Label column to predict; columns joined by + make a multi-label task; by default the only usable one."""
+    """classify: label column; columns joined by + make a multi-label task; by default the only usable one.
+    segment: mask values joined by +; by default all that occur."""
     n_labels: int | None = None
     """Labelled patients to use, validation included; by default all."""
     subset_seed: int = 0
@@ -100,11 +101,17 @@ class Finetune:
     """Train the head only."""
     encoder_lr: float = 1.0
     """Learning rate of a pre-trained encoder, as a multiple of --lr."""
+    augment: bool = True
+    """Turn, shift, zoom and re-window training images a little."""
+    mirror: Literal["auto", "on", "off"] = "auto"
+    """Exchange left and right in augmentation. auto: not where several structures may be told apart by their side."""
+    foreground: float = 0.5
+    """segment: share of training patches centred on a structure."""
     predictions: bool = False
     """Also write the predicted masks as NIfTI or PNG in the geometry of the original scans."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=OptimOptions)
-    loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=LoopOptions)
+    loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=lambda: LoopOptions(workers=0))
 
 
 @dataclass(frozen=True, kw_only=True)

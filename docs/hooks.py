@@ -1,0 +1,35 @@
+"""mkdocs hook: writes the command-line reference from the option classes, so that it cannot be out of date."""
+
+import importlib
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, get_args
+
+from medssl.arguments import field_docs
+from medssl.cli import VERBS
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill the reference page; leave every other page alone."""
+    if page.file.src_uri != "reference/command-line.md":
+        return markdown
+    return markdown + "\n".join(_verb(verb, *line) for verb, line in VERBS.items())
+
+
+def _verb(verb: str, module: str, kind: str, _: str, summary: str) -> str:
+    options = getattr(importlib.import_module(f"medssl.stages.options.{module}"), kind)
+    rows = "\n".join(f"| `{name}` | {default} | {doc} |" for name, default, doc in _rows(options))
+    return f"\n## medssl {verb}\n\n{summary.capitalize()}.\n\n| option | default | meaning |\n|---|---|---|\n{rows}\n"
+
+
+def _rows(options: type) -> list[tuple[str, str, str]]:
+    docs, rows = field_docs(options), []
+    for f in fields(options):
+        inner = next((a for a in get_args(f.type) if is_dataclass(a)), None)
+        if inner is not None:
+            rows += _rows(inner)
+            continue
+        positional = "Positional" in str(f.type) or "metavar" in str(f.type)
+        name = f.name.upper() if positional else f"--{f.name.replace('_', '-')}"
+        default = "required" if f.default is MISSING else "" if f.default in (None, (), "") else f"`{f.default}`"
+        rows.append((name, default, docs.get(f.name, "").replace("\n", " ").replace("|", "\\|")))
+    return rows

@@ -1,0 +1,94 @@
+"""The index of a DATA folder: its columns, how it is written and read."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medssl.data.item import Fault
+from medssl.errors import UserError
+from medssl.files import FORMAT, atomic, check_format, read_toml, write_text, write_toml
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LABEL = "label."
+TEXTS = ("item", "patient", "study", "series", "path", "reader", "modality", "orientation", "dtype", "hash")
+TEXTS += ("mask_path", "text", "split", "problems")
+NUMBERS = ("min", "max", "mean", "std", "p01", "p99", "foreground_low", "foreground_p005", "foreground_p995")
+NUMBERS += ("foreground_mean", "foreground_std")
+
+
+def load_index(data: Path) -> "pl.DataFrame":
+    """One row a usable scan, in the order of their paths; a UserError where the folder was not indexed by this version."""
+    import polars as pl
+
+    path = data / "index.parquet"
+    if not data.is_dir() or not (data / "index.toml").exists() or not path.exists():
+        raise UserError("not indexed yet", data, "run `medssl index SCANS --out DATA` first")
+    check_format(read_toml(data / "index.toml"), data / "index.toml")
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"broken index: {error}", path, "delete it and index again") from None
+
+
+def label_columns(frame: "pl.DataFrame") -> list[str]:
+    """Names of the labels, without their prefix."""
+    return [column.removeprefix(LABEL) for column in frame.columns if column.startswith(LABEL)]
+
+
+def write_index(data: Path, rows: list[dict[str, Any]], labels: Iterable[str], about: dict[str, Any]) -> None:
+    """Write index.parquet, then index.toml, each whole or not at all."""
+    import polars as pl
+
+    frame = pl.DataFrame(rows, schema=_schema(labels), orient="row")
+    with atomic(data / "index.parquet") as temporary:
+        frame.write_parquet(temporary)
+    write_toml(data / "index.toml", {"format": FORMAT} | about)
+
+
+def write_problems(data: Path, faults: Iterable[Fault]) -> None:
+    """Write problems.csv, sorted by file; the header alone where all is well."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "what", "how_to_fix"))
+    rows = {(f.file, f.what, f.how_to_fix) for f in faults}
+    writer.writerows(sorted(rows))
+    write_text(data / "problems.csv", text.getvalue())
+
+
+def load_cache(data: Path) -> dict[str, Any]:
+    """What earlier runs learnt of files that may be unchanged; empty where there were none or it is damaged."""
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(data / "cache.parquet")
+        return dict(zip(frame["key"].to_list(), map(json.loads, frame["value"].to_list()), strict=True))
+    except (pl.exceptions.PolarsError, OSError, ValueError):
+        return {}
+
+
+def write_cache(data: Path, cache: dict[str, Any]) -> None:
+    """Keep what was learnt for the next run."""
+    import polars as pl
+
+    values = [json.dumps(value) for value in cache.values()]
+    frame = pl.DataFrame({"key": list(cache), "value": values}, schema={"key": pl.String, "value": pl.String})
+    with atomic(data / "cache.parquet") as temporary:
+        frame.write_parquet(temporary)
+
+
+def _schema(labels: Iterable[str]) -> dict[str, Any]:
+    import polars as pl
+
+    kinds: dict[str, Any] = dict.fromkeys(TEXTS[:5], pl.String)
+    kinds |= {"files": pl.List(pl.String), "frames": pl.List(pl.Int64), "member": pl.Int64}
+    kinds |= {"reader": pl.String, "dims": pl.Int64, "channels": pl.Int64, "modality": pl.String}
+    kinds |= {"shape": pl.List(pl.Int64), "spacing_mm": pl.List(pl.Float64), "affine": pl.List(pl.Float64)}
+    kinds |= dict.fromkeys(("orientation", "dtype"), pl.String)
+    kinds |= dict.fromkeys(NUMBERS, pl.Float64)
+    kinds |= dict.fromkeys(("hash", "mask_path", "text", "split", "problems"), pl.String)
+    return kinds | {LABEL + name: pl.String for name in labels}

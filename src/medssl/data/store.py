@@ -1,0 +1,135 @@
+"""The prepared scans: which there are, their voxels by box, and the way back to the files they came from."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medssl.data import arrays
+from medssl.data.grid import Grid
+from medssl.data.plan import Plan
+from medssl.errors import UserError
+from medssl.volume import Volume
+
+if TYPE_CHECKING:
+    import polars as pl  # never in a loader's workers: its threads do not survive a fork
+
+OPEN_FILES = 256  # kept open by each process; each costs a mapping, not memory
+Box = tuple[slice, ...]
+
+
+class Store:
+    """The folder that `medssl prepare` filled. Items go by row number of ``items`` or by id.
+
+    ``items`` are the columns of the index (``shape``, ``spacing_mm``, ``path`` … of the file carry the prefix
+    ``file_`` where prepare has its own) with, from prepare: shape, spacing_mm, affine (16 numbers: stored voxels to
+    RAS mm), gain, bias (normalised = clip(stored · gain + bias, *plan.value_range)), fill, has_mask, mask_labels, box.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.data = Path(data)
+        if not (self.data / "prepared.parquet").is_file():
+            raise UserError("nothing prepared here", self.data, f"run `medssl prepare {data}` first")
+        self.plan = Plan.read(self.data / "plan.toml")
+        frame = self.items
+        if frame.is_empty():
+            raise UserError("no scan could be prepared", self.data, "see prepare_problems.csv")
+        if set(frame["plan"].to_list()) != {self.plan.hash}:
+            raise UserError("plan.toml is not what the scans were prepared by", self.data, "run `medssl prepare` again")
+        # Flat arrays, so that workers hold no Python object an item and pickling costs nothing.
+        self.names = np.array(frame["item"].to_list(), "S")
+        self.shapes = np.array(frame["shape"].to_list(), np.int32)
+        self.gain = frame["gain"].to_numpy().astype(np.float32)
+        self.bias = frame["bias"].to_numpy().astype(np.float32)
+        self.fill = frame["fill"].to_numpy().astype(np.int32)
+        self.has_mask = frame["has_mask"].to_numpy().astype(bool)
+        _, patients = np.unique(frame["patient"].to_numpy().astype(str), return_inverse=True)
+        self.patients = patients.astype(np.int64)
+        self._open: OrderedDict[str, Any] = OrderedDict()
+
+    @cached_property
+    def items(self) -> "pl.DataFrame":
+        """One row a prepared scan, in the order of the index."""
+        from medssl.data.catalog import load_index
+        from medssl.data.prepared import load_prepared
+
+        prepared = load_prepared(self.data)
+        index = load_index(self.data)
+        twice = [c for c in index.columns if c in prepared.columns and c != "item"]
+        index = index.rename({c: f"file_{c}" for c in twice})
+        return index.join(prepared, on="item", how="inner", maintain_order="left")
+
+    @cached_property
+    def hash(self) -> str:
+        """Of all scans' contents and the plan: what an encoder was trained on."""
+        stamps = sorted(self.items["stamp"].to_list())
+        text = json.dumps([stamps, self.plan.contract()], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "items"} | {"_open": OrderedDict()}
+
+    def read(self, item: int | str, box: Box | None = None) -> np.ndarray:
+        """Stored values (C, *spatial) of the dtype of the plan; ``box`` has a slice a spatial axis."""
+        array = self._array(self._name(item))
+        return array[(slice(None), *box)] if box is not None else array[:]
+
+    def read_mask(self, item: int | str, box: Box | None = None) -> np.ndarray:
+        """Labels (*spatial), 0 background."""
+        name = self._name(item)
+        if not self.has_mask[self.row(item)]:
+            raise UserError("has no mask", name, "leave it out of what needs masks")
+        array = self._array(name + ".mask")
+        return array[box] if box is not None else array[:]
+
+    def normalised(self, item: int | str, box: Box | None = None) -> np.ndarray:
+        """Float32 (C, *spatial) in ``plan.value_range``."""
+        row = self.row(item)
+        values = self.read(item, box) * self.gain[row] + self.bias[row]
+        return np.clip(values, *self.plan.value_range, dtype=np.float32)
+
+    def points(self, item: int | str) -> np.ndarray:
+        """(n, 1 + dims) int: label (0: foreground of the image) and voxel, a sample of each for drawing crops."""
+        about = arrays.describe(self.data / "store" / self._name(item)) or {}
+        return np.asarray(about.get("points", []), np.int32).reshape(-1, 1 + self.plan.dims)
+
+    def place_back(self, item: int | str, labels: np.ndarray) -> Volume:
+        """Labels (*spatial) on the stored grid as a Volume (1, …) on the grid of the file, by nearest neighbour."""
+        row = self.items.row(self.row(item), named=True)
+        if tuple(labels.shape) != tuple(row["shape"]):
+            raise UserError(f"labels have shape {labels.shape}", row["item"], f"the stored scan has {row['shape']}")
+        return Grid.of(json.loads(row["grid"])).back(labels)
+
+    def row(self, item: int | str) -> int:
+        """Row number of an item id; row numbers pass through."""
+        if isinstance(item, str):
+            if item not in self._rows:
+                raise UserError(f"no item '{item}'", self.data, "see prepared.parquet for the ids there are")
+            return self._rows[item]
+        return int(item)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name.decode(): row for row, name in enumerate(self.names)}
+
+    def _name(self, item: int | str) -> str:
+        return item if isinstance(item, str) else self.names[item].decode()
+
+    def _array(self, name: str) -> Any:
+        if name in self._open:
+            self._open.move_to_end(name)
+            return self._open[name]
+        array = arrays.load(self.data / "store" / name)
+        if array is None:
+            raise UserError("the prepared scan is gone", self.data / "store" / name, "run `medssl prepare` again")
+        self._open[name] = array
+        if len(self._open) > OPEN_FILES:
+            self._open.popitem(last=False)
+        return array

@@ -1,0 +1,180 @@
+"""What a run tells: metrics.jsonl for machines, a progress line for people, TensorBoard on request."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from medssl import files
+from medssl.engine.fit import Step
+from medssl.errors import UserError
+
+NAME = "metrics.jsonl"
+PLAIN_EVERY_S = 30.0  # between lines where there is no terminal to redraw
+
+
+class Metrics:
+    """metrics.jsonl: one flat object a logged step. Opened at a checkpoint, it forgets what came after it."""
+
+    def __init__(self, run: Path, step: int, tensorboard: bool = False) -> None:
+        self.path = run / NAME
+        kept = [row for row in read(run) if row["step"] <= step]
+        files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.board = _board(run, step) if tensorboard else None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row, at once."""
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self.board.add_scalar(name, value, row["step"])
+            self.board.flush()
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """All rows; a last line that a killed process left half-written is dropped."""
+    path = run / NAME
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Log:
+    """All that a run tells while it trains. ``silent``: a rank that neither writes nor speaks."""
+
+    def __init__(
+        self, run: Path, name: str, start: int, steps: int, *, tensorboard: bool = False, silent: bool = False
+    ) -> None:
+        self.metrics = Metrics(run, start, tensorboard) if not silent else None
+        self.line = Line(name, start, steps, silent)
+        self.clock = Clock(steps)
+        self.say = self.line.say
+
+    def __enter__(self) -> Self:
+        self.line.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.line.__exit__(*error)
+
+    def count(self, step: Step) -> None:
+        """Take note of a step's samples and waiting."""
+        self.clock.add(step.samples, step.data_wait_s)
+
+    def write(self, step: Step, extra: Mapping[str, float] | None = None) -> None:
+        """A line of metrics.jsonl and the progress line; all ranks must call."""
+        terms, rates = step.floats(), self.clock.lap(step.step)
+        if self.metrics is not None:
+            norms = {f"norm.{name}": value for name, value in step.norms.items()}
+            row = {"step": step.step, **terms, "lr": step.lr, **norms, **rates, **(extra or {})}
+            self.metrics.write({name: value for name, value in row.items() if name != "eta_s"})
+        self.line.show(step.step, terms, rates)
+
+
+class Clock:
+    """Throughput, waiting and the time to go, over the steps since the last lap."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a lap."""
+        self.began = time.perf_counter()
+        self.samples = self.done = 0
+        self.waited_s = 0.0
+
+    def add(self, samples: int, data_wait_s: float) -> None:
+        """Count a step."""
+        self.samples += samples
+        self.waited_s += data_wait_s
+        self.done += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Probes and checkpoints are not the loop's time."""
+        paused = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - paused
+
+    def lap(self, step: int) -> dict[str, float]:
+        """samples_per_s, data_wait (share of the time) and eta_s; begins the next lap."""
+        elapsed_s = max(time.perf_counter() - self.began, 1e-9)
+        rates = {
+            "samples_per_s": self.samples / elapsed_s,
+            "data_wait": self.waited_s / elapsed_s,
+            "eta_s": (self.steps - step) * elapsed_s / max(self.done, 1),
+        }
+        self.restart()
+        return rates
+
+
+class Line:
+    """The progress line, redrawn on a terminal; elsewhere a plain line now and then. Silent on ranks above 0."""
+
+    def __init__(self, name: str, step: int, steps: int, silent: bool = False) -> None:
+        self.name, self.steps, self.silent = name, steps, silent
+        self.said = 0.0
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[facts]}"))
+        self.bar = Progress(*columns, console=console, disable=silent or not console.is_terminal)
+        self.task = self.bar.add_task(name, total=steps, completed=step, facts="")
+
+    def __enter__(self) -> "Line":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, step: int, terms: Mapping[str, float], rates: Mapping[str, float]) -> None:
+        """Terms, samples a second, time to go, share of the time spent waiting for data."""
+        told = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        facts = (
+            f"{step}/{self.steps}  {told}  {rates['samples_per_s']:.1f} samples/s  "
+            f"ETA {clock(rates['eta_s'])}  data wait {rates['data_wait']:.0%}"
+        )
+        self.bar.update(self.task, completed=step, facts=facts)
+        due = time.monotonic() - self.said > PLAIN_EVERY_S or step == self.steps
+        if self.bar.disable and not self.silent and due:
+            self.said = time.monotonic()
+            print(f"{self.name}  {facts}", file=sys.stderr, flush=True)
+
+    def say(self, sentence: str) -> None:
+        """A sentence of its own, above the bar."""
+        if self.silent:
+            return
+        if self.bar.disable:
+            print(sentence, file=sys.stderr, flush=True)
+        else:
+            self.bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
+
+
+def _board(run: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        fix = "pip install 'medssl[tensorboard]'"
+        raise UserError("TensorBoard is not installed", "--tensorboard", fix) from None
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)

@@ -1,0 +1,108 @@
+"""The machine a run trains on: device, precision, threads, ranks, through Lightning Fabric."""
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from torch import nn
+
+from medssl.errors import UserError
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run must keep to be resumed bit-equally on the same hardware."""
+
+    device: str
+    precision: str
+    threads: int
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
+    """Resolve ``auto``: the accelerator there is, bf16 where it is fast, torch's own number of threads."""
+    device = _device(device)
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "32"
+    if precision == "16" and device == "cpu":
+        raise UserError("precision 16 needs a GPU", "--precision", "choose bf16 or 32")
+    return Machine(device, precision, threads or torch.get_num_threads())
+
+
+def fast_bf16(device: str) -> bool:
+    """True where the hardware multiplies bfloat16 itself; elsewhere it would be emulated, and slower than float32."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8 and torch.cuda.is_bf16_supported()
+    if device == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+def make_fabric(machine: Machine, deterministic: bool = False) -> Fabric:
+    """A launched Fabric: one process, or the ranks that torchrun or SLURM started."""
+    # Fabric narrates what it found on the machine; run.toml says it once, and better.
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    devices, nodes = _ranks()
+    if deterministic and machine.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.set_num_threads(machine.threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = Fabric(
+            accelerator=machine.device,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp" if devices * nodes > 1 else "auto",
+            precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    return fabric
+
+
+def place(fabric: Fabric, module: nn.Module, dims: int) -> nn.Module:
+    """Move a module to the device, its convolutions in the channels_last layout, 2–9 times faster on a CPU."""
+    layout: Any = torch.channels_last if dims == 2 else torch.channels_last_3d
+    for parameter in module.parameters():
+        if parameter.ndim == dims + 2:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return fabric.to_device(module)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import platform
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {n: version(n) for n in ("medssl", "torch", "monai", "lightning")}
+
+
+def _device(wanted: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if wanted not in there:
+        raise UserError(f"no device '{wanted}'", "--device", "choose auto, cpu, cuda or mps")
+    if not there[wanted]:
+        raise UserError(f"this machine has no usable {wanted} device", "--device", "choose auto or cpu")
+    return wanted
+
+
+def _ranks() -> tuple[int, int]:
+    """Processes a node and nodes, as the launcher says; (1, 1) where there is none."""
+    if TorchElasticEnvironment.detect():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return local, int(os.environ["WORLD_SIZE"]) // local
+    if SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        return max(1, int(os.environ.get("SLURM_NTASKS", "1")) // nodes), nodes
+    return 1, 1

@@ -1,0 +1,62 @@
+"""run.toml: what a run is. The same command resumes it; a command that would make another run is refused."""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medssl import files
+from medssl.errors import UserError, raise_all
+
+NAME = "run.toml"
+DONE = "done.json"
+
+# Bookkeeping: these change nothing that is learnt, so a resumed run may have others.
+FREE = frozenset({"workers", "log_every", "save_every_steps", "save_every_minutes", "tensorboard", "probe_every"})
+
+
+def stored(run: Path) -> dict[str, Any]:
+    """The record of an earlier command on this folder; empty where there is none."""
+    if not (run / NAME).exists():
+        return {}
+    record = files.read_toml(run / NAME)
+    files.check_format(record, run / NAME)
+    return record
+
+
+def finished(run: Path) -> bool:
+    """True once a run has written everything."""
+    return (run / DONE).exists()
+
+
+def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str]) -> None:
+    """Write the record of a new run; for an old one refuse other values in the tables ``fixed``, all at once."""
+    before = stored(run)
+    if not before:
+        strangers = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.exists() else []
+        if strangers:
+            raise UserError(f"the folder holds '{strangers[0]}' but no {NAME}", run, "choose another --out")
+        files.write_toml(run / NAME, {"format": files.FORMAT, **record})
+        return
+    raise_all(_differences(run, before, record, fixed))
+
+
+def _differences(run: Path, before: Mapping, now: Mapping, fixed: Collection[str]) -> Iterator[UserError]:
+    found = []
+    for table in fixed:
+        old, new = _plain(before.get(table)), _plain(now.get(table))
+        names = sorted({*old, *new} - FREE)
+        found += [f"{_label(table, n)}: {old.get(n)} → {new.get(n)}" for n in names if old.get(n) != new.get(n)]
+    if found:
+        what = f"the run was started with other options: {'; '.join(found)}"
+        yield UserError(what, run, "repeat the old values to resume it, or choose another --out")
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A table as TOML would give it back: no None, lists for tuples; a bare value as a table of one."""
+    if not isinstance(value, Mapping):
+        return {"": value}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items() if v is not None}
+
+
+def _label(table: str, name: str) -> str:
+    return f"{table} {name}".strip() if table == "data" or not name else f"--{name.replace('_', '-')}"

@@ -1,0 +1,57 @@
+"""Contrast of unit vectors. Similarities are float32 (or float64) whatever the precision around them."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def info_nce(
+    query: Float[Tensor, "n d"],
+    key: Float[Tensor, "n d"],
+    negatives: Float[Tensor, "m d"],
+    allowed: Bool[Tensor, "n m"],
+    temperature: float,
+    counted: Bool[Tensor, " n"] | None = None,
+) -> Float[Tensor, ""]:
+    """InfoNCE with explicit negatives (arXiv:1807.03748 Eq. 4; with a queue arXiv:1911.05722 Eq. 1).
+
+    mean_i −log( e^{q_i·k_i/τ} / (e^{q_i·k_i/τ} + Σ_{j allowed} e^{q_i·n_j/τ}) ), over the ``counted`` rows. All
+    vectors have unit length. ``allowed`` leaves out what must not be a negative: the same image, the same patient.
+    Without a negative, or without a counted row, it is zero and still has a graph.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, negatives = (_at_least_float32(x) for x in (query, key, negatives))
+        same = (query * key).sum(1, keepdim=True)  # (n, 1)
+        other = (query @ negatives.T).masked_fill(~allowed, -torch.inf)  # (n, m)
+        logits = torch.cat([same, other], dim=1) / temperature
+        each = torch.logsumexp(logits, dim=1) - logits[:, 0]  # (n,)
+        if counted is None:
+            return each.mean()
+        return (each * counted).sum() / counted.sum().clamp(min=1)
+
+
+def unit(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Scale every row to length 1."""
+    return F.normalize(_at_least_float32(x), dim=1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def far_or_other(
+    cells: Int[Tensor, "b a"], grid: tuple[int, ...], items: Int[Tensor, " b"], patients: Int[Tensor, " b"], radius: int
+) -> Bool[Tensor, "n n"]:
+    """Which anchors may be negatives of which: those of other patients, and those of the same view beyond ``radius``.
+
+    ``cells`` are flat numbers on ``grid``; the distance is the longest of the axes, in cells. n = b·a.
+    """
+    b, a = cells.shape
+    axes = torch.stack(torch.unravel_index(cells.flatten(), grid), dim=1)  # (n, d)
+    far = (axes[:, None] - axes).abs().amax(2) > radius
+    view = torch.arange(b, device=cells.device).repeat_interleave(a)
+    items, patients = items.repeat_interleave(a), patients.repeat_interleave(a)
+    same_view = view[:, None] == view
+    other = (items[:, None] != items) & (patients[:, None] != patients)
+    return torch.where(same_view, far, other)

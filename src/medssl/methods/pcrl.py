@@ -1,0 +1,348 @@
+"""PCRL, Preservational Contrastive Representation Learning (Zhou et al., ICCV 2021, arXiv:2109.04379).
+
+Contrast keeps what tells two images apart and throws detail away. PCRL keeps the detail: from the features of an
+ordinary encoder f_o, a momentum encoder f_m and their mixture, one shared decoder must rebuild the image in a pose
+that a code t prescribes. Equation numbers of the objective are those of the docstring of ``PCRL.losses``.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medssl import distributed
+from medssl.config import ModelConfig, from_table
+from medssl.contract import Batch, Method, Shared, Term, Views
+from medssl.errors import UserError
+from medssl.losses.contrastive import far_or_other, info_nce, unit
+from medssl.losses.reconstruction import rebuild_error
+from medssl.networks.attention import TransformAttention
+from medssl.networks.balance import GradientBalance
+from medssl.networks.decoder import Decoder
+from medssl.networks.heads import Projector, mixed, pool
+from medssl.networks.momentum import KeyQueue, encode_shuffled, frozen_copy, move_towards
+from medssl.networks.norms import set_norm
+from medssl.networks.pyramid import build_encoder, check_patch
+from medssl.rng import Rng, key
+from medssl.views.pair import PairConfig, make_pair, region_for
+from medssl.views.pose import anchors, before_turn, poses
+from medssl.views.turn import code_size, turn, unturn
+
+ANCHORS = 32  # positions a view that the patch contrast compares
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCRLConfig(ModelConfig):
+    """PCRL's options; defaults are the paper's unless they say otherwise."""
+
+    contrast: Literal["image", "patch", "both"] = "image"
+    """Contrast whole views, equal positions of two views, or both."""
+    target: Literal["view", "clean"] = "clean"
+    """Rebuild the corrupted view (as published) or the view without corruption (ours)."""
+    rebuild: Literal["all", "corrupted"] = "all"
+    """Measure the error over the whole view, or over its corrupted parts only."""
+    attention: Literal["channel", "outer"] = "channel"
+    """Gate of the decoder: one weight a channel (published code), or channels times positions."""
+    mix: bool = False
+    """Add the contrast and the reconstruction of mixed inputs (published code); doubles the encodes."""
+    contrast_weight: float = 1.0
+    """Weight of the contrast; 0 leaves it out."""
+    rebuild_weight: float | tuple[float, float] | Literal["balanced"] = 1.0
+    """Weight of the reconstruction: a number (0 leaves it out), two numbers (first and last value, linear in
+    progress), or balanced: gradient norms at the shared features equal to those of the contrast."""
+    rebuild_momentum: bool = True
+    """Rebuild from the momentum encoder too (paper; the published code dropped it)."""
+    queue: int | None = None
+    """Keys kept as negatives; by default 16384, at most the number of training images."""
+    momentum: float | None = None
+    """Momentum m of the teacher; by default .999, less in runs below 20000 steps: 1 - 20 / steps, at least .9."""
+    temperature: float | None = None
+    """Temperature of the contrast; by default .2, or .1 with a queue below 1024 keys."""
+    embed_dim: int = 128
+    """Length of the vectors that are contrasted."""
+    head: Literal["auto", "linear", "sigmoid"] = "auto"
+    """End of the decoder; auto: sigmoid in 3D where images lie in [0, 1], else linear."""
+    batch_groups: int = 1
+    """Parts of a batch with batch-norm statistics of their own, keys shuffled: stops the leak from query to key."""
+
+    def problems(self) -> list[UserError]:
+        found = super().problems()
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                choices = ", ".join(map(str, get_args(hint)))
+                found.append(UserError(f"{name} is {getattr(self, name)!r}", fix=f"choose one of {choices}"))
+        wrong = {
+            "queue": self.queue is not None and self.queue < 1,
+            "momentum": self.momentum is not None and not 0 <= self.momentum < 1,
+            "temperature": self.temperature is not None and self.temperature <= 0,
+            "batch_groups": self.batch_groups < 1,
+            "rebuild_weight": not _is_weight(self.rebuild_weight),
+            "contrast_weight": self.contrast_weight < 0,
+        }
+        found += [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
+        if self.head == "sigmoid" and (self.value_range[0] < 0 or self.value_range[1] > 1):
+            found.append(UserError(f"a sigmoid cannot reach {self.value_range}", fix="choose head=linear"))
+        if self.contrast_weight == 0 and self.rebuild_weight in (0, "balanced"):
+            found.append(UserError("nothing is left to learn", fix="give contrast or reconstruction a weight"))
+        return found
+
+    def fitted(self, images: int, steps: int) -> Self:
+        """Queue, momentum and temperature that suit this many training images and steps, where none is given."""
+        # Paper: 16384 keys, m = .999, τ = .2. Published code: the same for every data set.
+        # Ours: no more keys than images; a teacher that reaches back over 5 % of a short run; sharper with few keys.
+        queue = self.queue or max(1, min(16384, images))
+        momentum = min(0.999, max(0.9, 1 - 20 / steps)) if self.momentum is None else self.momentum
+        temperature = self.temperature or (0.2 if queue >= 1024 else 0.1)
+        return replace(self, queue=queue, momentum=momentum, temperature=temperature)
+
+
+def _is_weight(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return len(value) == 2 and all(isinstance(v, int | float) and v >= 0 for v in value)
+    return value == "balanced" or (isinstance(value, int | float) and value >= 0)
+
+
+class PCRL(Method):
+    """``PCRL(PCRLConfig(...))``, or its fields as keywords: ``PCRL(encoder="resnet18", dims=2, channels=1)``."""
+
+    config: PCRLConfig
+
+    # Networks -------------------------------------------------------------------------------------------------
+
+    def __init__(self, config: PCRLConfig | None = None, /, **options: Any) -> None:
+        super().__init__()
+        config = from_table(PCRLConfig, options) if config is None else config
+        self.config = config
+        self._temperature = 0.2 if config.temperature is None else config.temperature
+        self._momentum = 0.999 if config.momentum is None else config.momentum
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(config.seed, "weights") % 2**63)
+            self._build(config)
+        self.teacher = frozen_copy(self._learners())
+        self.queue = KeyQueue(config.queue or 16384, config.embed_dim)
+        self.balance = GradientBalance()
+        self._seen: dict[str, Any] = {}
+
+    def _build(self, config: PCRLConfig) -> None:
+        encoder = build_encoder(config)
+        check_patch(encoder, config.size)
+        # Paper: plain BatchNorm. Published code: keys shuffled, which does nothing on one GPU.
+        # Ours: on request, groups of the batch with statistics of their own, keys shuffled over groups and ranks.
+        self.encoder = set_norm(encoder, "batch", config.batch_groups) if config.batch_groups > 1 else encoder
+        self.projector = Projector(encoder.channels[-1], out=config.embed_dim)
+        cells = [math.prod(n // s for n, s in zip(config.size, stride, strict=True)) for stride in encoder.strides]
+        self._level = max((level for level, count in enumerate(cells) if count >= 64), default=0)
+        if config.contrast != "image":
+            self.patch_projector = Projector(encoder.channels[self._level], out=config.embed_dim)
+        self.attention = TransformAttention(code_size(config.dims), encoder.channels[-1], config.dims, config.attention)
+        bounded = config.dims == 3 and config.value_range[0] >= 0 and config.value_range[1] <= 1
+        self.decoder = Decoder(
+            encoder.channels,
+            encoder.strides,
+            config.dims,
+            config.channels,
+            head="sigmoid" if config.head == "sigmoid" or (config.head == "auto" and bounded) else "linear",
+            up="transposed" if config.encoder == "poolunet" else "nearest",
+            norm=config.norm,
+        )
+
+    def _learners(self) -> nn.ModuleDict:
+        """What the teacher holds a copy of: encoder and projection heads."""
+        names = ["encoder", "projector", "patch_projector"]
+        return nn.ModuleDict({name: getattr(self, name) for name in names if hasattr(self, name)})
+
+    # Views ----------------------------------------------------------------------------------------------------
+
+    def region(self) -> tuple[int, ...]:
+        return region_for(self._pairs())
+
+    def _pairs(self) -> PairConfig:
+        return PairConfig.for_size(self.config.size, self.config.value_range)
+
+    @torch.no_grad()
+    def views(self, batch: Batch, rng: Rng) -> Views:
+        config, device = self.config, batch.image.device
+        # Published code: input and target in poses that differ by branch, misaligned in some.
+        # Ours: the input is x, the target T_t(x) exactly, so that the pose is known from t alone.
+        pair = before_turn(make_pair(batch.normalised(), self._pairs(), rng), rng)
+        images = {"x1": pair.x1, "x2": pair.x2, "hidden1": pair.corrupted1, "hidden2": pair.corrupted2}
+        images |= {"target1": pair.clean1, "target2": pair.clean2}
+        if config.target == "view":
+            images |= {"target1": turn(pair.x1, pair.t1), "target2": turn(pair.x2, pair.t2)}
+        drawn: dict[str, Any] = {"item": batch.item, "patient": batch.patient, "t1": pair.t1, "t2": pair.t2}
+        if config.contrast != "image":
+            grid = tuple(n // s for n, s in zip(config.size, self.encoder.strides[self._level], strict=True))
+            drawn["anchors"] = anchors(pair, grid, ANCHORS, rng)
+        # Beta(1, 1) is uniform. One draw a batch, the same on all ranks.
+        for name in ("alpha", "lambda"):
+            share = float(rng.batch(f"pcrl/{name}").random())
+            drawn[name] = max(share, 1 - share)
+        drawn["order"] = torch.from_numpy(rng.batch("pcrl/order").permutation(len(batch))).to(device)
+        ranks = distributed.world_size()
+        if config.norm == "batch" and (ranks > 1 or config.batch_groups > 1):
+            drawn["shuffle"] = torch.from_numpy(rng.batch("pcrl/shuffle").permutation(len(batch) * ranks)).to(device)
+        return Views(images, drawn)
+
+    # Objective ------------------------------------------------------------------------------------------------
+
+    def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
+        """Contrast + λ_rec · mean of the reconstructions, with F_o = f_o(x1) and F_m = f_m(x2) at all levels.
+
+        (1) contrast: InfoNCE of q = head(F_o), k = head_m(F_m), negatives from the queue.
+        (2) ordinary: D(gate(F_o, t1)) → T1(x1)
+        (3) momentum: D(gate(F_m, t2)) → T2(x2)
+        (4) hybrid: D(α·gate(F_o, t1) + (1-α)·gate(F_m, t2)) → α·T1(x1) + (1-α)·T2(x2), skips mixed alike.
+        The gate touches the coarsest map only, the contrast sees it ungated.
+        """
+        config = self.config
+        student = Shared(self.encoder(views["x1"]))
+        teacher = self._teach(views["x2"], views)
+        coarsest = student.maps[-1]
+        yield from self._contrasts(student, teacher, views)
+        by_contrast = coarsest.grad.clone() if coarsest.is_leaf and coarsest.grad is not None else None
+        if config.rebuild_weight != 0:
+            yield from self._rebuilds(student, teacher, views, progress)
+            if config.rebuild_weight == "balanced" and by_contrast is not None:
+                by_rebuild = (coarsest.grad - by_contrast) / self._weight(progress)
+                self._seen["norms"] = torch.stack([by_contrast.float().norm(), by_rebuild.float().norm()])
+        yield student
+        if config.mix:
+            yield from self._mixed(teacher, views, progress)
+
+    def _teach(self, x: Tensor, views: Views) -> list[Tensor]:
+        with torch.no_grad():
+            if "shuffle" in views.drawn:
+                return encode_shuffled(self.teacher["encoder"], x, views["shuffle"])
+            return self.teacher["encoder"](x)
+
+    def _contrasts(self, student: Shared, teacher: list[Tensor], views: Views) -> Iterator[Term]:
+        config = self.config
+        with torch.no_grad():
+            keys = self.teacher["projector"](pool(teacher[-1]))
+        self._seen["keys"] = (unit(keys), views["item"], views["patient"])
+        if config.contrast_weight == 0:
+            return
+        # Published code: NCE with a frozen normaliser, three updates of the queue a step, no word of patients.
+        # Ours: InfoNCE; this step's keys come after the loss; the same image or patient is never a negative.
+        if config.contrast != "patch":
+            yield self._contrast("contrast", student, keys, views)
+        if config.contrast != "image":
+            value = self._patch_contrast(student.maps[self._level], teacher[self._level], views)
+            yield Term("contrast_patch", self._contrast_share() * value, student)
+
+    def _contrast(self, name: str, student: Shared, keys: Tensor, views: Views, both: bool = False) -> Term:
+        allowed = self.queue.allowed(views["item"], views["patient"])
+        if both:  # a mixed image is of two patients
+            allowed = allowed & allowed[views["order"]]
+        query = unit(self.projector(pool(student.maps[-1])))
+        value = info_nce(query, unit(keys), self.queue.keys, allowed, self._temperature)
+        return Term(name, self._contrast_share() * value, student)
+
+    def _patch_contrast(self, ours: Tensor, theirs: Tensor, views: Views) -> Tensor:
+        """InfoNCE at equal positions of the two views; negatives are far positions and other patients."""
+        cells, there, shown = views["anchors"]
+        spots = ours.flatten(2).gather(2, cells[:, None].expand(-1, ours.shape[1], -1))  # (b, c, a)
+        query = unit(self.patch_projector(spots.transpose(1, 2).flatten(0, 1)))  # (b·a, d)
+        with torch.no_grad():
+            places = there.view(*cells.shape, *(1,) * (ours.ndim - 3), ours.ndim - 2).to(theirs.dtype)
+            spots = F.grid_sample(theirs, places, align_corners=False).flatten(2)
+            keys = unit(self.teacher["patch_projector"](spots.transpose(1, 2).flatten(0, 1)))
+        allowed = far_or_other(cells, tuple(ours.shape[2:]), views["item"], views["patient"], radius=1)
+        shown = shown.flatten()
+        return info_nce(query, keys, keys, allowed & shown, self._temperature, shown)
+
+    def _rebuilds(self, student: Shared, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term]:
+        share, alpha = self._rebuild_share(progress), views["alpha"]
+        t1, t2, hidden1, hidden2 = (views[name] for name in ("t1", "t2", "hidden1", "hidden2"))
+
+        def term(name: str, maps: Sequence[Tensor], target: Tensor, hidden: Tensor) -> Term:
+            return Term(name, share * self._rebuild(maps, target, hidden), student)
+
+        yield term("rebuild_ordinary", self._gated(student.maps, t1), views["target1"], hidden1)
+        if self.config.rebuild_momentum:
+            yield term("rebuild_momentum", self._gated(teacher, t2), views["target2"], hidden2)
+        hybrid = mixed(self._gated(student.maps, t1), self._gated(teacher, t2), alpha)
+        target = torch.lerp(views["target2"], views["target1"], alpha)
+        yield term("rebuild_hybrid", hybrid, target, hidden1 | hidden2)
+
+    def _mixed(self, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term | Shared]:
+        """Mixed inputs, ungated and without T: one gate cannot name two transformations."""
+        order, share = views["order"], views["lambda"]
+
+        def mix(x: Tensor) -> Tensor:
+            return torch.lerp(x[order], x, share)
+
+        student = Shared(self.encoder(mix(views["x1"])))
+        if self.config.contrast_weight > 0 and self.config.contrast != "patch":
+            with torch.no_grad():
+                raw = self.teacher["projector"](pool(teacher[-1]))
+                seen = self.teacher["projector"](pool(self._teach(mix(views["x2"]), views)[-1]))
+            yield self._contrast("contrast_mixed", student, seen, views, both=True)
+            yield self._contrast("contrast_mixed_keys", student, mix(raw), views, both=True)
+        if self.config.rebuild_weight != 0:
+            target = unturn(views["target1"], views["t1"])
+            hidden = unturn(views["hidden1"][:, None], views["t1"])[:, 0]
+            value = self._rebuild(student.maps, mix(target), hidden | hidden[order])
+            yield Term("rebuild_mixed", self._rebuild_share(progress) * value, student)
+        yield student
+
+    def _gated(self, maps: Sequence[Tensor], code: Tensor) -> list[Tensor]:
+        return [*maps[:-1], self.attention(maps[-1], code)]
+
+    def _rebuild(self, maps: Sequence[Tensor], target: Tensor, hidden: Tensor) -> Tensor:
+        where = hidden if self.config.rebuild == "corrupted" else None
+        return rebuild_error(self.decoder(maps), target, where)
+
+    def _contrast_share(self) -> float:
+        """Mean over the contrast terms."""
+        config = self.config
+        image = 0 if config.contrast == "patch" else 3 if config.mix else 1
+        return config.contrast_weight / (image + (config.contrast != "image"))
+
+    def _rebuild_share(self, progress: float) -> float | Tensor:
+        """λ_rec over the number of reconstructions."""
+        return self._weight(progress) / (2 + self.config.rebuild_momentum + self.config.mix)
+
+    def _weight(self, progress: float) -> float | Tensor:
+        weight = self.config.rebuild_weight
+        if isinstance(weight, tuple):
+            return weight[0] + (weight[1] - weight[0]) * progress
+        return self.balance.weight() if weight == "balanced" else float(weight)
+
+    # Update ---------------------------------------------------------------------------------------------------
+
+    def after_step(self, progress: float) -> None:
+        """θ_m ← m·θ_m + (1-m)·θ_o, then this step's keys join the queue."""
+        move_towards(self.teacher, self._learners(), self._momentum)
+        if "keys" in self._seen:
+            self.queue.enqueue(*(distributed.gather(x) for x in self._seen["keys"]))
+        if "norms" in self._seen:
+            self.balance.observe(self._seen["norms"])
+        self._seen = {}
+
+    # Report ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def rebuild_samples(self, views: Views) -> dict[str, Tensor]:
+        """What the report shows: (b, C, *s) input, target, rebuilt; (b, n, C, *s) rebuilt under n poses, and T_t(x)."""
+        was_training = self.training
+        self.eval()
+        x, codes = views["x1"], poses(self.config.size).to(views["x1"].device)
+        maps = self.encoder(x)
+        rebuilt = self.decoder(self._gated(maps, views["t1"]))
+        clean = unturn(views["target1"], views["t1"])
+        each = [code.expand(len(x), -1) for code in codes]
+        found = {
+            "input": x,
+            "target": views["target1"],
+            "rebuilt": rebuilt,
+            "turned": torch.stack([self.decoder(self._gated(maps, code)) for code in each], dim=1),
+            "turned_target": torch.stack([turn(clean, code) for code in each], dim=1),
+            "codes": codes,
+        }
+        self.train(was_training)
+        return found

@@ -1,0 +1,82 @@
+"""One decoder for every pyramid: from the coarsest map back to the resolution of the input."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv, Norm
+from torch import Tensor, nn
+
+from medssl.networks.norms import NormName, set_norm
+from medssl.networks.pyramid import in_safe_precision
+
+
+class Decoder(nn.Module):
+    """Upsample, join the skip, convolve twice; a level at a time, then a head.
+
+    ``channels`` and ``strides`` are those of the pyramid. Widths halve from min(256, half the coarsest): with a
+    ResNet-18 256-128-64-32-16. ``up="nearest"`` has a 3-convolution as head (2D paper), ``up="transposed"`` keeps
+    the width while upsampling and has a 1-convolution (3D paper). ``head="sigmoid"`` bounds the output to (0, 1).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        dims: int,
+        out_channels: int,
+        *,
+        skips: bool = True,
+        head: Literal["linear", "sigmoid"] = "linear",
+        up: Literal["nearest", "transposed"] = "nearest",
+        norm: NormName = "batch",
+    ) -> None:
+        super().__init__()
+        # Steps from coarse to fine; a pyramid that starts below full resolution gets one more, without a skip.
+        fine_to_coarse = [(1,) * dims, *strides] if max(strides[0]) > 1 else list(strides)
+        factors = [
+            tuple(c // f for f, c in zip(fine, coarse, strict=True)) for fine, coarse in pairwise(fine_to_coarse)
+        ][::-1]
+        skip_widths = [*channels[-2::-1], 0][: len(factors)] if skips else [0] * len(factors)
+        width, start = channels[-1], min(256, channels[-1] // 2)
+        self.skips, self.sigmoid = skips, head == "sigmoid"
+        self.blocks = nn.ModuleList()
+        for i, (factor, skip) in enumerate(zip(factors, skip_widths, strict=True)):
+            after = max(8, start >> i)
+            self.blocks.append(_Up(width, skip, after, factor, dims, up))
+            width = after
+        kernel = 3 if up == "nearest" else 1
+        self.head = Conv["conv", dims](width, out_channels, kernel, padding=kernel // 2)
+        set_norm(self, norm)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps of the pyramid, fine to coarse → (b, out_channels, *input spatial)."""
+        x = maps[-1]
+        skips = list(maps[-2::-1]) if self.skips else []
+        for i, block in enumerate(self.blocks):
+            joined = (x, skips[i]) if i < len(skips) else (x,)
+            x = in_safe_precision(block, min(x.shape[2:]), *joined)
+        x = self.head(x)
+        return torch.sigmoid(x) if self.sigmoid else x
+
+
+class _Up(nn.Module):
+    def __init__(self, before: int, skip: int, after: int, factor: tuple[int, ...], dims: int, up: str) -> None:
+        super().__init__()
+        conv, norm = Conv["conv", dims], Norm["batch", dims]
+        self.factor = [float(f) for f in factor]
+        self.up = Conv["convtrans", dims](before, before, factor, stride=factor) if up == "transposed" else None
+        self.convs = nn.Sequential(
+            conv(before + skip, after, 3, padding=1, bias=False),
+            norm(after),
+            nn.ReLU(inplace=True),
+            conv(after, after, 3, padding=1, bias=False),
+            norm(after),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = F.interpolate(x, scale_factor=self.factor, mode="nearest") if self.up is None else self.up(x)
+        return self.convs(x if skip is None else torch.cat([x, skip], dim=1))

@@ -1,0 +1,74 @@
+"""The momentum encoder and the queue of its keys."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from medssl import distributed
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen_copy(module: M) -> M:
+    """An exact copy, buffers included, that no gradient reaches."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def move_towards(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """θ_m ← m·θ_m + (1-m)·θ_o. Buffers stay: the teacher's running statistics come from its own passes."""
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+
+
+def encode_shuffled(encoder: nn.Module, x: Tensor, shuffle: Tensor) -> list[Tensor]:
+    """Maps of ``x`` (b, …), each image normalised among other neighbours, on another rank where there are several.
+
+    ``shuffle`` is a permutation of the global batch, the same on all ranks.
+    """
+    own = slice(distributed.rank() * len(x), (distributed.rank() + 1) * len(x))
+    maps = encoder(distributed.gather(x)[shuffle[own]])
+    back = shuffle.argsort()[own]
+    return [distributed.gather(level)[back] for level in maps]
+
+
+class KeyQueue(nn.Module):
+    """The latest keys with the ids of their images and patients; a ring whose pointer is part of the state.
+
+    It starts empty: a random key would be a negative that no image can meet again.
+    """
+
+    keys: Tensor
+    items: Tensor
+    patients: Tensor
+    pointer: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(size, width))
+        self.register_buffer("items", torch.zeros(size, dtype=torch.long))
+        self.register_buffer("patients", torch.zeros(size, dtype=torch.long))
+        # Tensors and not ints: part of the state, and no step waits for the device to tell them.
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+
+    def allowed(self, items: Int[Tensor, " b"], patients: Int[Tensor, " b"]) -> Bool[Tensor, "b size"]:
+        """Which keys may be negatives of which image: those of another image of another patient."""
+        present = torch.arange(len(self.keys), device=self.keys.device) < self.filled
+        same = (items[:, None] == self.items) | (patients[:, None] == self.patients)
+        return present & ~same
+
+    @torch.no_grad()
+    def enqueue(self, keys: Float[Tensor, "b d"], items: Int[Tensor, " b"], patients: Int[Tensor, " b"]) -> None:
+        """Replace the oldest keys; of more keys than places the last ones stay."""
+        size = len(self.keys)
+        n = min(size, len(keys))
+        places = (self.pointer + torch.arange(n, device=self.keys.device)) % size
+        self.keys.index_copy_(0, places, keys[-n:].to(self.keys.dtype))
+        self.items.index_copy_(0, places, items[-n:])
+        self.patients.index_copy_(0, places, patients[-n:])
+        self.pointer.copy_((self.pointer + n) % size)
+        self.filled.copy_((self.filled + n).clamp(max=size))

@@ -1,0 +1,182 @@
+"""Parts that the reports of runs and studies share: what was trained, on which images, by which software."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.files import read_json, read_toml
+from medssl.report import figures, images
+from medssl.report.blocks import Block, Facts, Figure, Grid, Section
+
+# Keys of metrics.jsonl that are not terms of the objective.
+_BOOKKEEPING = {"step", "lr", "samples_per_s", "data_wait", "eta_s", "elapsed_s", "seconds", "total", "best"}
+_WATCHED = {
+    "effective_rank": "Effective rank of the features",
+    "feature_std": "Spread of the features",
+    "probe.knn": "Nearest-neighbour probe, balanced accuracy",
+    "probe.linear": "Linear probe, balanced accuracy",
+}
+# Options that say where something lies on this machine; a report is handed on, and they are not.
+_PRIVATE = {"data", "out", "config", "init", "cluster", "arms", "folder", "run", "scans", "table"}
+_SAMPLES = 4  # rows of pictures
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a half-written last line is dropped."""
+    path, rows = run / "metrics.jsonl", []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file; empty where there is none or it is broken."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def table(path: Path) -> dict[str, Any]:
+    """A TOML or JSON file that may be missing."""
+    if not path.exists():
+        return {}
+    return read_toml(path) if path.suffix == ".toml" else read_json(path)
+
+
+def course(runs: Mapping[str, Path], colour: Mapping[str, str]) -> list[Section]:
+    """Loss terms, then collapse metrics and probes, over the steps of each of ``runs``."""
+    rows = {name: metrics(run) for name, run in runs.items()}
+    keys = dict.fromkeys(k for found in rows.values() for row in found for k, v in row.items() if _is_number(v))
+    terms = [
+        k for k in keys if k not in _BOOKKEEPING | set(_WATCHED) and not k.startswith(("norm", "grad", "probe", "val"))
+    ]
+    norms = [k for k in keys if k.startswith(("norm", "grad"))]
+    empty = "No steps were logged."
+    losses: list[Block] = [Figure(figures.curves(_said(k), _lines(rows, k), colour)) for k in terms]
+    if norms:
+        strength = {_said(k): next(iter(_lines(rows, k).values())) for k in norms}
+        palette = dict(zip(strength, figures.SERIES[1:], strict=False))
+        losses.append(Figure(figures.curves("Gradient norm of each term", strength, palette)))
+    watched = [Figure(figures.curves(_WATCHED[k], _lines(rows, k), colour)) for k in _WATCHED if k in keys]
+    return [
+        Section("Loss terms", losses, "Each weighted term of the objective, as the encoder learned.", empty),
+        Section(
+            "Collapse and probes",
+            watched,
+            "Does the encoder still tell images apart? A collapsing one loses effective rank. "
+            "Probes see training patients only; step 0 is the untrained encoder.",
+            "Too few scans to measure it, or no probe was run.",
+        ),
+    ]
+
+
+def _lines(rows: Mapping[str, Sequence[dict[str, Any]]], key: str) -> dict[str, tuple[list[float], list[float]]]:
+    lines = {}
+    for name, found in rows.items():
+        points = [(row["step"], row[key]) for row in found if _is_number(row.get(key))]
+        if points:
+            lines[name] = ([p[0] for p in points], [p[1] for p in points])
+    return lines
+
+
+def rebuilt(run: Path, title: str = "Views and their reconstructions") -> Section:
+    """Pairs of views beside what the decoder rebuilt of them, and one image under several gates."""
+    found, card = arrays(run / "samples.npz"), table(run / "encoder.json")
+    span = tuple(card.get("preprocessing", {}).get("value_range", ())) or None
+    blocks: list[Block] = []
+    columns = [k for k in found if not k.startswith("gate") and found[k].ndim >= 4]
+    if columns:
+        count = min(_SAMPLES, *(len(found[k]) for k in columns))
+        rows = [[_cell(found[k][i], span) for k in columns] for i in range(count)]
+        blocks.append(
+            Grid(
+                [_said(k) for k in columns],
+                rows,
+                caption="Each row is one training image; volumes show their middle slice.",
+            )
+        )
+    if "gate_rebuilt" in found:
+        names = [str(name) for name in found.get("gate_names", [])]
+        pairs = [("rebuilt", found["gate_rebuilt"])]
+        if "gate_target" in found:
+            pairs.insert(0, ("asked for", found["gate_target"]))
+        rows = [[_cell(image, span) for image in stack] for _, stack in pairs]
+        caption = "One image, one encoding: the gate alone tells the decoder which turn or mirror image to rebuild."
+        blocks.append(Grid(names, rows, [name for name, _ in pairs], caption=caption))
+    return Section(title, blocks, "", "The run kept no samples.")
+
+
+def embedding(run: Path, title: str = "Map of the embedding") -> Section:
+    """Scans as the pre-trained encoder sees them: neighbours have similar features."""
+    found = arrays(run / "embedding.npz")
+    features = found.get("features", np.empty((0, 0)))
+    if len(features) < 5:
+        return Section(title, [], "", "Too few scans for a map.")
+    points, how = _flatten(features.astype(np.float32))
+    labels = [str(label) for label in found.get("label", np.full(len(features), ""))]
+    svg = figures.scatter(points, labels, f"{how} of the features")
+    intro = "Training scans as the encoder sees them, without having seen a label: near ones have similar features."
+    return Section(title, [Figure(svg, wide=True)], intro)
+
+
+def _flatten(features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Two dimensions: PCA, and t-SNE after it where there are enough scans for one."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    n = len(features)
+    features = np.nan_to_num(features)
+    reduced = PCA(min(50, n, features.shape[1]), random_state=0).fit_transform(features)
+    if n < 30:
+        return reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1))), "PCA"
+    perplexity = min(30.0, (n - 1) / 4)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced), "t-SNE"
+
+
+def configuration(record: Mapping[str, Any], fold: str) -> Facts:
+    """Options of a run or study, without anything that names a place on this machine."""
+    items = []
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            inner = configuration(value, "").items
+            items += [(f"{key}.{name}", text) for name, text in inner]
+        elif key not in _PRIVATE and key != "format":
+            items.append((key, _written(value)))
+    return Facts(items, fold)
+
+
+def software(record: Mapping[str, Any]) -> Section:
+    """Versions of what a result depends on."""
+    versions = record.get("versions", {})
+    return Section("Versions", [Facts(list(versions.items()))] if versions else [], "", "The run recorded none.")
+
+
+def _cell(image: np.ndarray, span: tuple[float, float] | None) -> str:
+    flat, _ = images.slice_of(np.asarray(image, np.float32))
+    return images.picture(flat, span)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " × ".join(map(_written, value)) if all(_is_number(v) for v in value) else ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _said(key: str) -> str:
+    """A key of a file as words."""
+    text = key.replace("_", " ").replace(".", ": ").replace("/", ": ")
+    return text[0].upper() + text[1:]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

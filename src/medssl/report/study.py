@@ -1,0 +1,190 @@
+"""The report of a study: the verdict first, then all that it rests on."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.report import facts, figures, parts, run
+from medssl.report.blocks import Block, Card, Figure, Note, Page, Section, Table
+
+_TONES = {"helped": "good", "harmed": "bad", "did not help": "none", "cannot tell": "open"}
+_METRICS = {"auc": "AUC", "dice": "Dice"}
+
+
+def page(study: Path) -> Page:
+    """What the files of a study tell."""
+    record, verdict = parts.table(study / "study.toml"), parts.table(study / "verdict.json")
+    data, results = parts.table(study / "data.json"), _results(study)
+    arms = list(dict.fromkeys(arm for at in verdict["labels"] for arm in at["arms"]))
+    colour = figures.colours(arms)
+    pretrained = {arm: study / "pretrain" / arm for arm in arms if (study / "pretrain" / arm).is_dir()}
+    metric = _METRICS[verdict["metric"]]
+    many = len(pretrained) > 1
+    sections = [_result(verdict, metric, colour), _scores(verdict, results, metric)]
+    sections.append(_predictions(study, results))
+    for arm, folder in pretrained.items():
+        sections.append(
+            parts.rebuilt(folder, f"Reconstructions by {arm}" if many else "Views and their reconstructions")
+        )
+    if pretrained:
+        sections += parts.course(pretrained, colour)
+    for arm, folder in pretrained.items():
+        sections.append(parts.embedding(folder, f"Embedding by {arm}" if many else "Map of the embedding"))
+    sections += [
+        facts.section(data),
+        facts.leakage([*data.get("checks", []), *record.get("checks", []), _same_test(results)]),
+        Section("Configuration", _configuration(record)),
+        parts.software(record),
+    ]
+    task = {"classify": "classification", "segment": "segmentation"}[verdict["task"]]
+    return Page(
+        "medssl study", f"{task}, {metric}", verdict["sentence"], sections,
+        cards=_cards(verdict, metric), notes=_notes(verdict, record), figures=_keys(verdict, record, data),
+        version=record.get("versions", {}).get("medssl", ""),
+    )  # fmt: skip
+
+
+def _cards(verdict: Mapping[str, Any], metric: str) -> list[Card]:
+    found = [(c["arm"], at["n_labels"], c) for at in verdict["labels"] for c in at["comparisons"]]
+    arms = list(dict.fromkeys(arm for arm, *_ in found))
+    return [
+        Card(
+            c["verdict"],
+            _TONES[c["verdict"]],
+            f"{arm}, {n} labelled patients" if len(arms) > 1 else f"{n} labelled patients",
+            f"{_signed(c['difference'])} {metric}",
+            f"95 %: {_interval(c['interval'], signed=True)}",
+        )
+        for arm, n, c in sorted(found, key=lambda entry: arms.index(entry[0]))
+    ]
+
+
+def _notes(verdict: Mapping[str, Any], record: Mapping[str, Any]) -> list[Note]:
+    notes = [Note(verdict["note"])] if verdict.get("note") else []
+    for arm in verdict.get("reach", []):
+        score = f"{arm['score']:.3f}"
+        text = f"{arm['arm']} reaches with about {arm['labels']:.0f} labelled patients what scratch reaches with {arm['of']}"
+        notes.append(Note(f"{text} ({_METRICS[verdict['metric']]} {score}; read off the curve between the counts)."))
+    if verdict.get("transductive"):
+        text = "Transductive: pre-training saw the images of the test patients (never their labels). Scores on new patients may be lower."
+        notes.append(Note(text, "warning"))
+    for failed in record.get("failed", []):
+        notes.append(Note(f"Run {failed} failed and is missing from the comparison.", "warning"))
+    if record.get("smoke"):
+        notes.append(Note("A short run to see that everything works: its verdict means nothing.", "warning"))
+    notes += [Note(f"{c['check']}: {c['detail']}.", "warning") for c in record.get("checks", []) if c["ok"] is False]
+    return notes
+
+
+def _keys(verdict: Mapping[str, Any], record: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    options = record.get("options", {})
+    keys = [(str(verdict["test_patients"]), "test patients"), (str(options.get("seeds", "")), "seeds an arm")]
+    train = data.get("splits", {}).get("train", {}).get("patients")
+    keys.append((str(train or ""), "training patients"))
+    keys.append((str(options.get("pretrain_steps", "")), "pre-training steps"))
+    keys.append((str(options.get("finetune_steps", "")), "fine-tuning steps"))
+    return [(value, name) for value, name in keys if value]
+
+
+def _result(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) -> Section:
+    blocks: list[Block] = [
+        Figure(
+            figures.efficiency(verdict, metric, colour),
+            "Mean over seeds; the band is its 95 % interval over seeds and test patients, each dot one seed.",
+            wide=True,
+        )
+    ]
+    if any(at["comparisons"] for at in verdict["labels"]):
+        margin = f"{verdict['margin']:g}"
+        blocks.append(
+            Figure(
+                figures.differences(verdict, metric, colour),
+                f"Same subsets, same test patients. The grey zone is ±{margin}: an interval within it is no help.",
+                wide=True,
+            )
+        )
+    sentences = [Note(c["sentence"]) for at in verdict["labels"] for c in at["comparisons"]]
+    return Section("Label efficiency", [*blocks, *sentences])
+
+
+def _scores(verdict: Mapping[str, Any], results: Sequence[Mapping[str, Any]], metric: str) -> Section:
+    rows = []
+    for at in verdict["labels"]:
+        said = {c["arm"]: c for c in at["comparisons"]}
+        for arm, band in at["arms"].items():
+            scores, c = at["scores"][arm], said.get(arm)
+            cells = [at["n_labels"], arm, f"{band['mean']:.3f}", _interval(band["interval"]), len(scores)]
+            cells += (
+                [_signed(c["difference"]), _interval(c["interval"], signed=True), c["verdict"]] if c else ["", "", ""]
+            )
+            rows.append(cells)
+    head = ("Labels", "Arm", f"{metric}", "95 % interval", "Seeds", "To scratch", "95 % interval", "Verdict")
+    blocks: list[Block] = [Table(head, rows, words=2)]
+    if other := _other_metrics(results, metric):
+        blocks.append(other)
+    return Section("Scores", blocks, "On the test patients, which no run has learnt from.")
+
+
+def _other_metrics(results: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
+    groups: dict[tuple[int, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in results:
+        for key, value in row.get("metrics", {}).items():
+            if value is not None:
+                groups[row["n_labels"], row["arm"]][key].append(value)
+    keys = list(dict.fromkeys(k for found in groups.values() for k in found if k != metric.lower()))
+    # With one structure its own columns only repeat the mean.
+    structures = {k.partition(".")[2] for k in keys if "." in k}
+    keys = [k for k in keys if "." not in k or len(structures) > 1][:8]
+    if not keys:
+        return None
+    rows = [
+        [n, arm, *(f"{np.mean(found[k]):.3g} ± {np.std(found[k]):.2g}" if found[k] else "" for k in keys)]
+        for (n, arm), found in sorted(groups.items(), key=lambda group: group[0][0])
+    ]
+    return Table(
+        ("Labels", "Arm", *map(run._metric, keys)), rows, "Other metrics, mean ± standard deviation over seeds", words=2
+    )
+
+
+def _predictions(study: Path, results: Sequence[Mapping[str, Any]]) -> Section:
+    """Test items as every arm sees them after learning from the fewest labels, where arms differ most."""
+    title = "Predictions against truth"
+    if not results:
+        return Section(title, [], "", "No run has finished.")
+    fewest, seed = min(row["n_labels"] for row in results), min(row["seed"] for row in results)
+    runs = {r["arm"]: study / r["run"] for r in results if (r["n_labels"], r["seed"]) == (fewest, seed)}
+    section = run.predictions(runs, title)
+    return Section(title, section.blocks, f"With {fewest} labelled patients, first seed.", section.missing)
+
+
+def _same_test(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    hashes = {row.get("test_hash") for row in results}
+    same = len(hashes) == 1 and None not in hashes
+    detail = f"test images {str(next(iter(hashes)))[:16]}" if same else "their hashes differ"
+    return {"check": f"All {len(results)} runs were tested on the same images", "ok": same, "detail": detail}
+
+
+def _configuration(record: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = [parts.configuration(record.get("options", {}), "Study")]
+    for name in ("pretrain", "finetune"):
+        if record.get(name):
+            blocks.append(parts.configuration(record[name], name.replace("pre", "Pre-").replace("fine", "Fine-")))
+    return blocks
+
+
+def _results(study: Path) -> list[dict[str, Any]]:
+    path = study / "results.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.3f}".replace("-", "−")
+
+
+def _interval(interval: Sequence[float | None], signed: bool = False) -> str:
+    ends = ["unknown" if x is None else _signed(x) if signed else f"{x:.3f}".replace("-", "−") for x in interval]
+    return " to ".join(ends)

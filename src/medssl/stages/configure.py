@@ -1,0 +1,41 @@
+"""A model's configuration from three sides: what a person chose, what the plan says, what the data set's size asks."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from medssl.config import ModelConfig, ModelOptions, replace, to_table
+from medssl.data.store import Store
+from medssl.networks.pyramid import build_encoder
+
+C = TypeVar("C", bound=ModelConfig)
+
+
+def model_config(
+    kind: type[C],
+    chosen: ModelOptions,
+    store: Store,
+    images: int,
+    steps: int,
+    settings: Mapping[str, Any] | None = None,
+) -> C:
+    """The configuration of a method or task on this store; ``settings`` are its own options that a person gave."""
+    plan = store.plan
+    given = to_table(chosen) | dict(settings or {})
+    common = {"dims": plan.dims, "channels": plan.channels, "value_range": tuple(plan.value_range)}
+    config = kind(**given, **common)
+    if not config.patch:
+        config = replace(config, patch=default_patch(config, store.shapes))
+    return config.fitted(images, steps)
+
+
+def default_patch(config: ModelConfig, shapes: np.ndarray) -> tuple[int, ...]:
+    """The published patch, or the largest multiple of the encoder's stride that the median scan fills."""
+    with torch.device("meta"):
+        stride = build_encoder(config).strides[-1]
+    median = np.median(shapes, axis=0)
+    if config.dims == 2:
+        median = np.full(2, median.min())  # turned by 90° it must fit as well
+    return tuple(int(min(most, max(1, n // s) * s)) for most, n, s in zip(config.size, median, stride, strict=True))

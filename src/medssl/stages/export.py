@@ -1,0 +1,70 @@
+"""What a finished pre-training leaves: an encoder that says how it wants its images, and pictures for the report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import save_file
+
+from medssl import files
+from medssl.config import ModelConfig, to_table
+from medssl.contract import Batch, Method
+from medssl.data.store import Store
+from medssl.engine.machine import versions
+from medssl.networks.weights import export_state
+from medssl.rng import Rng
+from medssl.stages.monitor import Monitor
+
+WEIGHTS = "encoder.safetensors"
+CARD = "encoder.json"
+
+
+def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int, transductive: bool) -> None:
+    """encoder.safetensors and encoder.json: architecture, preprocessing contract, data hash. No ids, dates, paths."""
+    with files.atomic(run / WEIGHTS) as temporary:
+        save_file(export_state(method.encoder), temporary)
+    card: dict[str, Any] = {
+        "format": files.FORMAT,
+        "encoder": {key: value for key, value in to_table(method.config).items() if key in _common()},
+        "preprocessing": store.plan.contract(),
+        "data_hash": store.hash,
+        "method": name,
+        "steps": steps,
+        "transductive": transductive,
+        "medssl": versions()["medssl"],
+    }
+    files.write_json(run / CARD, card)
+
+
+def write_samples(run: Path, method: Method, batch: Batch, seed: int) -> None:
+    """samples.npz: what the method made of a few training images; nothing where it has nothing to show."""
+    if not hasattr(method, "rebuild_samples"):
+        return
+    training = method.training
+    method.eval()
+    with torch.no_grad():
+        arrays = method.rebuild_samples(method.views(batch, Rng(seed, 0)))
+    method.train(training)
+    with files.atomic(run / "samples.npz") as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, **{name: _small(value) for name, value in arrays.items()})
+
+
+def write_embedding(run: Path, monitor: Monitor, features: np.ndarray) -> None:
+    """embedding.npz: features (n, d), the probed label and the split of each watched scan; no ids."""
+    frame = monitor.store.items[monitor.rows]
+    column = f"label.{monitor.label}"
+    labels = frame[column].cast(pl.String).fill_null("").to_list() if column in frame.columns else [""] * len(frame)
+    with files.atomic(run / "embedding.npz") as temporary, temporary.open("wb") as handle:
+        split = np.array(frame["split"].to_list(), dtype=str)
+        np.savez(handle, features=features, label=np.array(labels, dtype=str), split=split)
+
+
+def _common() -> set[str]:
+    return set(to_table(ModelConfig()))
+
+
+def _small(value: Any) -> np.ndarray:
+    array = value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    return array.astype(np.float16) if array.dtype == np.float32 else array

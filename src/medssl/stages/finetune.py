@@ -1,0 +1,219 @@
+"""`medssl finetune`: learn a task from few labels, keep the best step by validation patients, test it once.
+
+RUN/run.toml, metrics.jsonl, model.safetensors, predictions.parquet, samples.npz, result.json, done.json (last); and
+predictions/ where asked for. The same command resumes, or returns at once where all is done.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from safetensors.torch import save_file
+
+from medssl import distributed, files
+from medssl.config import to_table
+from medssl.contract import Batch
+from medssl.data.sample import batches
+from medssl.engine import checkpoint, log, machine, memory, record
+from medssl.engine.fit import NonFinite, Step, fit
+from medssl.engine.optim import make_optimizer, warmup_cosine
+from medssl.engine.stop import Stop
+from medssl.errors import UserError
+from medssl.networks.weights import export_state
+from medssl.stages.finetune_setup import Setup, build, set_up
+from medssl.stages.finetune_test import Score, test, validate
+from medssl.stages.options.train import Finetune
+from medssl.tasks.task import Task
+
+FIXED = ("kind", "task", "init", "options", "model", "optim", "loop", "data")
+
+
+def run(options: Finetune) -> Path:
+    """Fine-tune and test, or go on where an earlier call stopped. Returns the RUN folder."""
+    folder = options.out
+    if record.finished(folder):
+        print(f"{folder} is finished; choose another --out to train anew", file=sys.stderr)
+        return folder
+    _check(options)
+    setup = set_up(options)
+    before, loop = record.stored(folder).get("machine", {}), options.loop
+    hardware = machine.choose(loop.device, before.get("precision", loop.precision), before.get("threads", loop.threads))
+    with files.locked(folder):
+        record.settle(folder, _record(options, setup, hardware), FIXED)
+        fabric = machine.make_fabric(hardware, loop.deterministic)
+        task: Any = machine.place(fabric, build(setup), setup.config.dims)
+        try:
+            best_step = Training(options, setup, task, fabric).run()
+        except NonFinite as error:
+            error.where = folder
+            raise
+        with files.atomic(folder / "model.safetensors") as temporary:
+            save_file(export_state(task), temporary)
+        result = test(options, setup, task, fabric) | {"best_step": best_step}
+        files.write_json(folder / "result.json", result)
+        files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
+    print(f"{folder}: {result['metric']} {result['value']:.3f} on {result['n_test']} test patients", file=sys.stderr)
+    return folder
+
+
+@dataclass
+class Best:
+    """The step that did best on the validation patients, with its weights."""
+
+    step: int
+    score: Score
+    state: dict[str, torch.Tensor]
+
+
+class Training:
+    """One training, from its checkpoint if it has one."""
+
+    def __init__(self, options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> None:
+        self.options, self.setup, self.task, self.fabric = options, setup, task, fabric
+        optim = options.optim
+        optimizer = make_optimizer(
+            task,
+            name=optim.optimizer,
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
+            scales={"encoder": options.encoder_lr} if setup.init is not None else {},
+            fused=not (fabric.strategy.precision.precision == "16-mixed" and optim.clip > 0),
+        )
+        self.optimizer: Any = fabric.setup_optimizers(optimizer)
+        found = checkpoint.load(options.out, task, self.optimizer, fabric)
+        self.start, kept = found.step, found.extra.get("best")
+        self.best = Best(kept["step"], Score(**kept["score"]), kept["state"]) if kept else None
+
+    def run(self) -> int:
+        """Train to the end and leave the best weights in the task; returns their step."""
+        if self.start < self.options.steps:
+            self._loop()
+        if self.best is None:  # nobody to validate on: the schedule has ended at rate zero, and the end is kept
+            return self.options.steps
+        self.task.load_state_dict(self.best.state)
+        return self.best.step
+
+    def _loop(self) -> None:
+        options, loop = self.options, self.options.loop
+        diary = log.Log(options.out, f"finetune {options.task}", self.start, options.steps)
+        timer = checkpoint.Timer(loop.save_every_steps, loop.save_every_minutes)
+        done = self.start
+        with Stop() as stop, diary:
+            for step in self._steps():
+                done = step.step
+                diary.count(step)
+                with diary.clock.paused():
+                    found = self._validate(done)
+                if step.logged:
+                    diary.write(step, found)
+                elif found and diary.metrics is not None:
+                    diary.metrics.write({"step": done, **found})
+                if done < options.steps and (timer.due(done) or stop.requested):
+                    self._save(done)
+                if stop.requested:
+                    break
+        if done < options.steps:
+            print(f"stopped; step {done} of {options.steps} is saved in {options.out}", file=sys.stderr)
+            raise KeyboardInterrupt
+
+    def _steps(self) -> Iterator[Step]:
+        options = self.options
+        try:
+            yield from self._fit(options, self.start, options.steps)
+            return
+        except Exception as error:
+            if not memory.exhausted(error):
+                raise
+        # Outside the handler: the traceback that it keeps would hold the failed step's memory.
+        memory.release()
+        fits = memory.largest_fitting(self._attempt, options.loop.batch)
+        raise memory.explain(fits, options.loop.batch, self.setup.config.size)
+
+    def _attempt(self, batch: int) -> None:
+        smaller = replace(self.options, loop=replace(self.options.loop, batch=batch, workers=0))
+        next(self._fit(smaller, 0, 1))
+
+    def _fit(self, options: Finetune, start: int, steps: int) -> Iterator[Step]:
+        return fit(
+            self.task,
+            training_batches(options, self.setup, self.task, start),
+            self.optimizer,
+            self.fabric,
+            steps=steps,
+            start=start,
+            seed=self.setup.config.seed,
+            lr=partial(warmup_cosine, peak=options.optim.lr, warmup=options.optim.warmup),
+            clip=options.optim.clip,
+            log_every=options.loop.log_every,
+        )
+
+    def _validate(self, step: int) -> dict[str, float]:
+        """Keep the weights if they are the best so far; the metrics for the log. Nothing where it is not the time."""
+        options = self.options
+        if not self.setup.subset.val or (step % options.validate_every and step != options.steps):
+            return {}
+        score = validate(self.setup, self.task, self.fabric)
+        if self.best is None or score.better_than(self.best.score):
+            self.best = Best(step, score, {k: v.detach().clone() for k, v in self.task.state_dict().items()})
+        return {f"val_{name}": value for name, value in score.metrics.items() if not math.isnan(value)}
+
+    def _save(self, step: int) -> None:
+        best = self.best
+        kept = {"step": best.step, "score": vars(best.score), "state": best.state} if best else None
+        checkpoint.save(self.options.out, self.task, self.optimizer, self.fabric, step, {"best": kept})
+
+
+def training_batches(options: Finetune, setup: Setup, task: Task, start: int) -> Iterator[Batch]:
+    """Whole items for a classifier, patches around structures for a segmenter; from step ``start``."""
+    rows, seed, loop = setup.subset.train, setup.config.seed, options.loop
+    if options.task == "classify":
+        items = setup.items_of(rows)
+        return items.training(batch=loop.batch, steps=options.steps, seed=seed, start=start)
+    return batches(
+        setup.store,
+        rows,
+        region=task.region(),
+        batch=loop.batch,
+        steps=options.steps,
+        seed=seed,
+        start=start,
+        workers=loop.workers,
+        masks=True,
+        foreground=options.foreground,
+    )
+
+
+def _check(options: Finetune) -> None:
+    if distributed.world_size() > 1:
+        raise UserError("fine-tuning runs in one process", fix="start it without torchrun")
+    limits = {
+        "steps": (options.steps, 1),
+        "validate-every": (options.validate_every, 1),
+        "batch": (options.loop.batch, 2),
+    }
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise UserError(f"{value} is too small", f"--{name}", f"give {least} or more")
+
+
+def _record(options: Finetune, setup: Setup, hardware: machine.Machine) -> dict[str, Any]:
+    """run.toml: everything the result depends on; no paths and no ids."""
+    names = ("target", "n_labels", "subset_seed", "steps", "validate_every", "encoder_lr")
+    return {
+        "kind": "finetune",
+        "task": options.task,
+        "init": setup.initial,
+        "options": {name: getattr(options, name) for name in names},
+        "model": to_table(setup.config),
+        "optim": to_table(options.optim),
+        "loop": to_table(options.loop),
+        "data": {"hash": setup.store.hash},
+        "machine": vars(hardware),
+        "versions": machine.versions(),
+    }

@@ -1,0 +1,213 @@
+"""What a fine-tuning will do, settled before anything trains: truth, patients, patch, network, initial weights."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from medssl import files
+from medssl.config import ModelConfig, ModelOptions, replace
+from medssl.data.store import Store
+from medssl.data.subset import Subset, draw_subset, rarest_class
+from medssl.data.target import Target, read_target
+from medssl.data.whole import WholeItems, whole_size
+from medssl.errors import UserError
+from medssl.networks.pyramid import build_encoder, check_patch
+from medssl.networks.weights import load_state
+from medssl.rng import key
+from medssl.stages.options.train import Finetune
+from medssl.tasks.classify import Classify, ClassifyConfig, balanced_weights
+from medssl.tasks.segment import Segment, SegmentConfig
+from medssl.tasks.task import Task, TaskConfig
+
+MOST_STRUCTURES = 150  # a mask with more values than this is an image
+
+
+@dataclass
+class Setup:
+    """A fine-tuning, ready to start. ``init`` is None for scratch, else the weights; ``initial`` names them."""
+
+    store: Store
+    truth: Target
+    subset: Subset
+    config: TaskConfig
+    init: Path | None
+    initial: str
+    _items: dict[tuple[int, ...], WholeItems] = field(default_factory=dict)
+
+    def items_of(self, rows: Sequence[int]) -> WholeItems:
+        """Whole items for a classifier, read once however often they are looked at."""
+        key = tuple(rows)
+        if key not in self._items:
+            self._items[key] = WholeItems(self.store, key, self.config.size, self.truth.matrix[list(key)])
+        return self._items[key]
+
+
+def set_up(options: Finetune) -> Setup:
+    """Read what the options name and check that it fits together; every mistake is a UserError."""
+    store = Store(options.data)
+    truth = read_target(store.items, options.target) if options.task == "classify" else structures(store, options)
+    strata = rarest_class(truth.matrix, truth.classes)
+    subset = draw_subset(store.items, strata, options.n_labels, options.subset_seed)
+    _check_classes(truth, subset, options.task)
+    init = None if options.init == "scratch" else find_encoder(options.init)
+    card = None if init is None else _described(init, store)
+    config = _config(options, _model(options, store, card), truth, subset)
+    return Setup(store, truth, subset, config, init, _initial(init, card))
+
+
+def structures(store: Store, options: Finetune) -> Target:
+    """Which structure is in which mask: (n, k) of 0 and 1, NaN for items without a mask."""
+    has, values = store.items["has_mask"].to_list(), store.items["mask_labels"].to_list()
+    there = sorted({int(v) for h, found in zip(has, values, strict=True) if h for v in found if v > 0})
+    if not any(has):
+        fix = "name masks in the column mask_path of labels.csv, then index and prepare again"
+        raise UserError("no item has a mask", options.data, fix)
+    if not there:
+        raise UserError("all masks are empty", options.data, "give masks that mark something with 1 or more")
+    wanted = there if options.target is None else _mask_values(options.target, there)
+    if len(wanted) > MOST_STRUCTURES:
+        fix = "give label maps, one whole number a structure, or choose some by --target"
+        raise UserError(f"the masks hold {len(wanted)} different values", options.data, fix)
+    rows = [[float(w in found) if h else np.nan for w in wanted] for h, found in zip(has, values, strict=True)]
+    return Target("mask", "many", tuple(map(str, wanted)), np.array(rows))
+
+
+def _mask_values(target: str, there: list[int]) -> list[int]:
+    words = [word.strip() for word in target.split("+")]
+    unknown = [word for word in words if not word.isdecimal() or int(word) not in there]
+    if unknown:
+        fix = f"the masks hold {', '.join(map(str, there))}; join some of them by +"
+        raise UserError(f"no mask holds '{unknown[0]}'", "--target", fix)
+    return sorted({int(word) for word in words})
+
+
+def _check_classes(truth: Target, subset: Subset, task: str) -> None:
+    """Both sides of something must be there to learn, and to test."""
+    for name, rows in (("training", subset.train), ("test", subset.test)):
+        part = truth.matrix[rows]
+        if task == "segment":
+            usable = (part == 1).any()
+            what, fix = f"no {name} mask marks a structure", "choose more patients, or another --target"
+        elif truth.kind == "one":
+            usable = sum((part == 1).any(axis=0)) > 1
+            what = f"all {name} patients are of one class"
+            fix = "raise --n-labels" if name == "training" else "index again with --stratify"
+        else:
+            usable = ((part == 1).any(axis=0) & (part == 0).any(axis=0)).any()
+            what, fix = f"no label is both true and false among {name} patients", "choose more patients or labels"
+        if not usable:
+            raise UserError(what, "--n-labels" if name == "training" else "--target", fix)
+
+
+# Network -------------------------------------------------------------------------------------------------------------
+
+
+def find_encoder(init: str) -> Path:
+    """The encoder.safetensors that ``--init`` names: itself, or in a run folder."""
+    path = Path(init)
+    weights = path / "encoder.safetensors" if path.is_dir() else path
+    if not weights.exists():
+        fix = "let the pre-training finish first" if path.is_dir() else "give scratch, a run folder or a .safetensors"
+        raise UserError("no encoder.safetensors" if path.is_dir() else "no such encoder", init, fix)
+    if not weights.with_suffix(".json").exists():
+        fix = "copy it along with the weights: it says what network and what preprocessing they are for"
+        raise UserError("encoder.json is missing beside the weights", weights, fix)
+    return weights
+
+
+def _described(weights: Path, store: Store) -> dict[str, Any]:
+    """encoder.json, if these weights were trained under the preprocessing of this data."""
+    path = weights.with_suffix(".json")
+    card = files.read_json(path)
+    files.check_format(card, path)
+    wrong = store.plan.differences(card["preprocessing"])
+    if wrong:
+        fix = "write its values into plan.toml of the data and run `medssl prepare` again, or pre-train on this data"
+        raise UserError(f"the encoder expects other preprocessing: {'; '.join(wrong)}", path, fix)
+    return card
+
+
+def _initial(weights: Path | None, card: dict[str, Any] | None) -> str:
+    """scratch, or how the encoder was trained and a hash of its weights: folders move, and reports show no paths."""
+    if weights is None or card is None:
+        return "scratch"
+    stamp = hashlib.blake2b(weights.read_bytes(), digest_size=6).hexdigest()
+    return f"{card.get('method', 'encoder')}, {card.get('steps', '?')} steps, weights {stamp}"
+
+
+def _model(options: Finetune, store: Store, card: dict[str, Any] | None) -> ModelConfig:
+    """The network asked for; a pre-trained encoder brings its own architecture."""
+    plan, given = store.plan, options.model
+    chosen = ModelConfig(**vars(given), dims=plan.dims, channels=plan.channels, value_range=plan.value_range)
+    if card is not None:
+        own = card["encoder"]
+        for name in ("encoder", "width", "norm"):
+            asked, default, there = getattr(given, name), getattr(ModelOptions(), name), own.get(name)
+            if asked not in (default, there):
+                fix = f"leave --{name} out, or choose another --init"
+                raise UserError(f"--{name} {asked} asked for, the weights are of {name} {there}", options.init, fix)
+        chosen = replace(chosen, encoder=own["encoder"], width=own.get("width"), norm=own["norm"])
+    with torch.device("meta"):
+        encoder = build_encoder(chosen)
+    if not chosen.patch:
+        chosen = replace(chosen, patch=_patch(options.task, store, encoder.strides[-1]))
+    if options.task == "segment":
+        check_patch(encoder, chosen.size)
+    return chosen
+
+
+def _patch(task: Literal["classify", "segment"], store: Store, stride: tuple[int, ...]) -> tuple[int, ...]:
+    """The default patch: of the data alone, so that all arms of a study see the same."""
+    median = np.median(np.array(store.items["shape"].to_list()), axis=0)
+    most = ModelConfig(dims=len(median)).size
+    if task == "classify":
+        return whole_size(median, int(np.prod(most)))
+    return tuple(int(min(m, max(1, round(n / s)) * s)) for m, n, s in zip(most, median, stride, strict=True))
+
+
+def _config(options: Finetune, model: ModelConfig, truth: Target, subset: Subset) -> TaskConfig:
+    shared = vars(model) | {"freeze": options.freeze, "augment": options.augment}
+    mirror = options.mirror == "on" or (options.mirror == "auto" and _sideless(options.task, truth.classes))
+    if options.task == "classify":
+        true, false = balanced_weights(truth.matrix[subset.train], truth.kind)
+        return ClassifyConfig(
+            **shared | {"mirror": mirror},
+            classes=truth.classes,
+            kind=truth.kind,
+            weight_true=true,
+            weight_false=false,
+        )
+    labels = tuple(map(int, truth.classes))
+    return SegmentConfig(**shared | {"mirror": mirror}, labels=labels, foreground=options.foreground)
+
+
+def _sideless(task: str, classes: tuple[str, ...]) -> bool:
+    """Whether left and right may be exchanged: several structures of a mask may be told apart by their side."""
+    if task == "segment":
+        return len(classes) == 1
+    return not any(side in name.lower() for name in classes for side in ("left", "right"))
+
+
+def build(setup: Setup) -> Task:
+    """The network: everything drawn from the seed, then the encoder's weights put in their place.
+
+    So the arms of a study begin with the same head or decoder, whatever their encoder.
+    """
+    config = setup.config
+    torch.manual_seed(key(config.seed, "weights") % 2**63)
+    task: Task = Classify(config) if isinstance(config, ClassifyConfig) else Segment(config)  # type: ignore[arg-type]
+    if setup.init is not None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = load_file(setup.init)
+        except (SafetensorError, ValueError) as error:
+            raise UserError(f"weights cannot be read: {error}", setup.init, "export them anew") from None
+        load_state(task.encoder, state, setup.init)
+    return task

@@ -1,0 +1,201 @@
+"""`medssl index`: find every usable scan, say what is wrong with the rest, split by patient, show a sheet."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from medssl.data.catalog import load_cache, load_index, write_cache, write_index, write_problems
+from medssl.data.find import Found, walk
+from medssl.data.gather import gather_facts, gather_headers
+from medssl.data.ids import load_salt
+from medssl.data.item import Fault
+from medssl.data.rows import Naming, stratum_column
+from medssl.data.sheet import write_sheet
+from medssl.data.split import SPLITS, Member, assign
+from medssl.data.table import Table, read_table
+from medssl.errors import UserError, raise_all
+from medssl.files import check_format, locked, read_toml
+from medssl.stages.options.data import Index
+
+Row = dict[str, Any]
+
+
+def run(options: Index) -> Path:
+    """Write index.parquet, problems.csv and sheet.png into the folder ``out``; returns it."""
+    raise_all(_mistakes(options))
+    scans, out = options.scans.resolve(), options.out.resolve()
+    table = _table(options, scans)
+    with locked(out):
+        earlier = _earlier(out, scans)
+        cache = load_cache(out)
+        salt = load_salt(out)
+        found, faults = walk(scans, without=[out, *([table.path] if table else [])])
+        if not found:
+            raise UserError("no files", scans, "give the folder that holds the scans")
+        masks = table.masks() if table else set()
+        candidates = [file for file in found if file.path not in masks]
+        headers = gather_headers(scans, candidates, cache, None if options.keep_ids else salt, options.workers)
+        naming = Naming(salt, options.keep_ids, options.patient_regex, options.modality)
+        rows = [naming.row(item, table) for item in headers.items]
+        outcomes, learnt, read = gather_facts(scans, rows, _stamp(scans, found), cache, options.workers)
+        usable, unusable = _with_facts(rows, outcomes)
+        faults += headers.faults + unusable
+        usable, refused = _split(options, usable, earlier)
+        faults += refused + _unmatched(table, found, rows) + _lone_masks(masks, found, usable, faults + refused)
+        write_cache(out, headers.cache | learnt)
+        write_problems(out, faults)
+        if not usable:
+            raise UserError(f"no usable scan among {len(found)} files", scans, f"{out / 'problems.csv'} says why")
+        write_sheet(out / "sheet.png", usable, scans, _title(usable), options.workers)
+        labels = sorted({name for row in usable for name in row["labels"]}, key=_order_of(table))
+        write_index(out, [_columns(row, labels) for row in usable], labels, _about(options, scans))
+    _tell(out, usable, faults, labels, read)
+    return out
+
+
+def _mistakes(options: Index) -> list[UserError]:
+    found = []
+    if not options.scans.is_dir():
+        found.append(UserError("no such folder", options.scans, "give the folder that holds the scans"))
+    if options.scans.resolve() == options.out.resolve():
+        found.append(UserError("--out is the folder of scans", options.out, "choose another folder"))
+    if options.table is not None and not options.table.is_file():
+        found.append(UserError("no such table", options.table, "correct --table"))
+    if min(options.fractions) < 0 or abs(sum(options.fractions) - 1) > 1e-6 or options.fractions[0] <= 0:
+        fix = "give three shares that sum to 1, such as 0.7 0.1 0.2"
+        found.append(UserError(f"--fractions {' '.join(map(str, options.fractions))}", fix=fix))
+    try:
+        re.compile(options.patient_regex or "")
+    except re.error as error:
+        found.append(UserError(f"--patient-regex is no regular expression: {error}", fix="correct it"))
+    return found
+
+
+def _table(options: Index, scans: Path) -> Table | None:
+    path = options.table or scans / "labels.csv"
+    if options.table is None and not path.is_file():
+        return None
+    table = read_table(path.resolve(), scans)
+    if options.stratify is not None and options.stratify not in table.labels:
+        known = ", ".join(table.labels) or "(none)"
+        raise UserError(f"no label column '{options.stratify}'", path, f"--stratify takes one of {known}")
+    return table
+
+
+def _earlier(out: Path, scans: Path) -> dict[str, str]:
+    """Splits of an earlier run by item; a UserError where the folder is another version's or of other scans."""
+    if not (out / "index.toml").exists():
+        return {}
+    about = read_toml(out / "index.toml")
+    check_format(about, out / "index.toml")
+    if about["scans"] != str(scans):
+        raise UserError(f"made from {about['scans']}", out, "choose another --out, or delete this one")
+    if not (out / "index.parquet").exists():
+        return {}
+    frame = load_index(out)
+    return dict(zip(frame["item"].to_list(), frame["split"].to_list(), strict=True))
+
+
+def _stamp(scans: Path, found: list[Found]) -> Any:
+    known = {file.path: file.key for file in found}
+
+    def stamp(path: str) -> str:
+        if path in known:
+            return known[path]
+        try:  # a mask outside the folder of scans
+            about = (scans / path).stat()
+        except OSError:
+            return f"{path}|missing"
+        return f"{path}|{about.st_size}|{about.st_mtime_ns}"
+
+    return stamp
+
+
+def _with_facts(rows: list[Row], outcomes: list[Any]) -> tuple[list[Row], list[Fault]]:
+    usable, faults = [], []
+    for row, outcome in zip(rows, outcomes, strict=True):
+        outcome = outcome or {"faults": [vars(Fault(row["path"], "not read", "run the command again"))]}
+        faults += [Fault(**fault) for fault in outcome["faults"]]
+        if "facts" in outcome:
+            warnings = [*row["warnings"], *outcome["warnings"]]
+            usable.append(row | outcome["facts"] | {"warnings": warnings, "path": outcome["facts"]["files"][0]})
+    return usable, faults
+
+
+def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[list[Row], list[Fault]]:
+    """Rows with their split; one that would tie two sides together is a fault. Copies are warned about."""
+    column = stratum_column(rows, options.stratify)
+    chosen = {row["patient"] for row in rows if row["given"]}
+    members = []
+    for row in rows:
+        kept = None if row["patient"] in chosen else earlier.get(row["item"], row["kept"])
+        stratum = row["labels"].get(column, "") if column else ""
+        members.append(Member(row["item"], row["patient"], row["hash"], kept, row["given"], stratum))
+    sides = assign(members, options.fractions, options.seed)
+    first: dict[str, str] = {}
+    faults, used = [], []
+    for row in rows:
+        copied = first.setdefault(row["hash"], row["path"])
+        if sides[row["item"]] is None:
+            what = "the same image or patient is on two sides of the split"
+            place = row["path"] + (f"[{row['member']}]" if row["member"] is not None else "")
+            faults.append(Fault(place, what, "remove the copy, or index into a new --out"))
+            continue
+        if copied != row["path"]:
+            row["warnings"].append("the same voxels as another scan")
+        used.append(row | {"split": sides[row["item"]]})
+    return used, faults
+
+
+def _unmatched(table: Table | None, found: list[Found], rows: list[Row]) -> list[Fault]:
+    if table is None:
+        return []
+    return table.unknown({file.path for file in found}, {row["patient"] for row in rows})
+
+
+def _lone_masks(masks: set[str], found: list[Found], rows: list[Row], faults: list[Fault]) -> list[Fault]:
+    """Masks among the scans whose image is not used, so that they do not vanish."""
+    known = {row["mask_path"] for row in rows} | {fault.file for fault in faults}
+    lone = [file.path for file in found if file.path in masks - known]
+    return [Fault(path, "a mask whose image is not used", "see the row of its image") for path in lone]
+
+
+def _columns(row: Row, labels: list[str]) -> Row:
+    used = {k: v for k, v in row.items() if k not in ("labels", "warnings", "given", "kept")}
+    told = {f"label.{name}": row["labels"].get(name) for name in labels}
+    return used | told | {"problems": "; ".join(row["warnings"])}
+
+
+def _order_of(table: Table | None) -> Any:
+    order = {name: k for k, name in enumerate(table.labels if table else [])}
+    return lambda name: (order.get(name, len(order)), name)
+
+
+def _about(options: Index, scans: Path) -> Row:
+    given = {"seed": options.seed, "fractions": list(options.fractions), "keep_ids": options.keep_ids}
+    given |= {"table": options.table, "patient_regex": options.patient_regex, "modality": options.modality}
+    return {"scans": str(scans), "options": given | {"stratify": options.stratify}}
+
+
+def _title(rows: list[Row]) -> str:
+    kinds = Counter((row["modality"] or "unknown modality", row["dims"]) for row in rows)
+    parts = [f"{n} {name} {dims}D" for (name, dims), n in kinds.most_common(6)]
+    patients = len({row["patient"] for row in rows})
+    return f"{len(rows)} scans of {patients} patients   ·   " + "   ".join(parts)
+
+
+def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], read: int) -> None:
+    """What was found, on standard output."""
+    print(_title(rows).replace("   ·   ", ": ").replace("   ", ", ") + f" ({read} read now)")
+    sides = {side: {row["patient"] for row in rows if row["split"] == side} for side in SPLITS}
+    print("patients: " + ", ".join(f"{side} {len(patients)}" for side, patients in sides.items()))
+    empty = [side for side, patients in sides.items() if not patients]
+    if empty:
+        print(f"warning: no patient is in {' or '.join(empty)}: too few patients")
+    for name in labels:
+        if len({row["labels"].get(name) for row in rows} - {None}) == 1:
+            print(f"warning: label '{name}' has one class only, so nothing can learn it")
+    for text, n in Counter(re.sub(r"[-\d.]+", "N", w) for row in rows for w in row["warnings"]).most_common(8):
+        print(f"warning: {n} scans: {text}")
+    print(f"{out / 'problems.csv'}: {len(faults)} entries about what is not used" if faults else "no problems")

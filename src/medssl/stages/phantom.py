@@ -1,0 +1,59 @@
+"""`medssl phantom`: write a set of generated patients as a user's folder would look."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.data.jobs import each
+from medssl.data.phantom import names_of, write_patient, write_table
+from medssl.data.progress import progress
+from medssl.errors import UserError, raise_all
+from medssl.stages.options.data import Phantom
+
+SIZES = (32, 512)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One patient to write; plain values, so that it travels to a process."""
+
+    patient: int
+    options: Phantom
+
+    def __call__(self) -> list[dict[str, str]]:
+        o = self.options
+        return write_patient(o.out, o.seed, self.patient, o.dims, o.size)
+
+
+def run(options: Phantom) -> Path:
+    """Write OUT/images, OUT/masks and OUT/labels.csv; returns OUT. The same options give the same bytes."""
+    _check(options)
+    jobs = [Job(patient, options) for patient in range(options.patients)]
+    rows = []
+    # A few small patients are made sooner here than processes start.
+    workers = 1 if options.patients * options.size**3 < 16 * 64**3 else 0
+    with progress("phantoms", len(jobs)) as advance:
+        for _, made in each(Job.__call__, jobs, workers=workers):
+            if isinstance(made, Exception):
+                raise made
+            rows += made
+            advance()
+    write_table(options.out, rows)
+    print(f"{len(rows)} scans of {options.patients} patients in {options.out}")
+    return options.out
+
+
+def _check(options: Phantom) -> None:
+    out = options.out
+    errors = []
+    if options.patients < 1:
+        errors.append(UserError(f"--patients is {options.patients}", fix="give 1 or more"))
+    if not SIZES[0] <= options.size <= SIZES[1]:
+        errors.append(UserError(f"--size is {options.size}", fix=f"give {SIZES[0]} to {SIZES[1]}"))
+    if out.exists() and not out.is_dir():
+        errors.append(UserError("not a folder", out, "choose another folder"))
+    raise_all(errors)
+    mine = {name for p in range(options.patients) for name in names_of(options.seed, p, options.dims)}
+    folders = [out / "images", out / "masks"]
+    others = [file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.name not in mine]
+    if any(not file.name.startswith(".") for file in others):
+        raise UserError("the folder holds other scans", out, "choose an empty folder")

@@ -1,0 +1,137 @@
+"""`medssl prepare`: plan, then bring every scan into the store. Run again, it does what is missing or changed."""
+
+import csv
+import errno
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medssl.data.catalog import load_index
+from medssl.data.jobs import each
+from medssl.data.plan import Plan
+from medssl.data.planning import changed, disk_bytes, make_plan
+from medssl.data.prepared import finished, prepare_item, stamp, stored_bytes, sweep, write_prepared
+from medssl.data.progress import progress
+from medssl.errors import UserError
+from medssl.files import locked, read_toml, write_text
+from medssl.stages.options.data import Prepare
+
+Row = dict[str, Any]
+MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def run(options: Prepare) -> Path:
+    """Write plan.toml, the store, prepared.parquet and prepare_problems.csv into the folder; returns it."""
+    data = options.data
+    frame = load_index(data)
+    root = Path(read_toml(data / "index.toml")["scans"])
+    with locked(data):
+        plan = _plan(options, frame)
+        rows = frame.filter(pl.col("dims") == plan.dims).to_dicts()
+        wanted = {row["item"]: stamp(row, plan, root) for row in rows}
+        records = {item: finished(data / "store", item, mark) for item, mark in wanted.items()}
+        todo = [row for row in rows if records[row["item"]] is None]
+        _tell_plan(plan, data, len(rows), len(todo))
+        _check_disk(data, plan, todo)
+        if options.plan_only:
+            return data
+        problems = _work(options, plan, root, todo, wanted, records)
+        made = [records[row["item"]] for row in rows if records[row["item"]] is not None]
+        problems += [(r, n, "nothing to do, unless it surprises you") for r, n in _notes(rows, records)]
+        _write_problems(data / "prepare_problems.csv", problems)
+        write_prepared(data, made, plan)
+        if not made:
+            raise UserError("no scan could be prepared", data / "prepare_problems.csv", "it says why, scan by scan")
+        sweep(data / "store", {record["item"] for record in made})
+    _tell_end(data, made, len(rows), len(problems))
+    return data
+
+
+def _plan(options: Prepare, frame: pl.DataFrame) -> Plan:
+    """The plan in the folder, with what the options change; a new one where there is none."""
+    path = options.data / "plan.toml"
+    given = {
+        "spacing_mm": options.spacing_mm, "size": options.size, "window_hu": options.window_hu, "mr": options.mr
+    }  # fmt: skip
+    old = Plan.read(path) if path.exists() else None
+    if old is None or options.dims not in (None, old.dims):
+        plan = make_plan(frame, dims=options.dims, **given)
+    else:
+        plan = changed(old, frame, **given)
+    if plan != old:  # a file as it is keeps its author's comments
+        plan.write(path)
+    return plan
+
+
+def _work(
+    options: Prepare, plan: Plan, root: Path, todo: list[Row], wanted: dict[str, str], records: dict[str, Row | None]
+) -> list[tuple[Row, str, str]]:
+    """Prepare what is missing into ``records``; returns the faults: row, what, how to fix."""
+    store = options.data / "store"
+    jobs = [(row, root, store, plan, wanted[row["item"]]) for row in todo]
+    faults = []
+    with progress("prepare", len(jobs)) as step:
+        for position, outcome in each(_prepare, jobs, workers=options.workers, cluster=options.cluster):
+            row = todo[position]
+            if isinstance(outcome, OSError) and outcome.errno in MACHINE_FAULTS:
+                raise outcome  # the disk, not the scan
+            if isinstance(outcome, UserError):
+                faults.append((row, outcome.what, outcome.fix or ""))
+            elif isinstance(outcome, Exception):
+                faults.append((row, f"{type(outcome).__name__}: {outcome}", "convert the file anew, or leave it out"))
+            else:
+                records[row["item"]] = outcome
+            step()
+    return sorted(faults, key=lambda fault: fault[0]["path"])
+
+
+def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:
+    return prepare_item(*job)
+
+
+def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[tuple[Row, str]]:
+    return [(row, f"used; {note}") for row in rows for note in (records[row["item"]] or {}).get("notes", [])]
+
+
+def _check_disk(data: Path, plan: Plan, todo: list[Row]) -> None:
+    need, free = disk_bytes(plan, todo), shutil.disk_usage(data).free
+    if todo:
+        print(f"disk: about {_bytes(need)} needed, {_bytes(free)} free")
+    if need > free:
+        text = f"the prepared scans take about {_bytes(need)} and the disk has {_bytes(free)} free"
+        raise UserError(text, data, "free some space, or choose a larger --spacing-mm or a smaller --size")
+
+
+def _tell_plan(plan: Plan, data: Path, total: int, todo: int) -> None:
+    grid = (
+        " × ".join(f"{s:g}" for s in plan.spacing_mm) + " mm" if plan.spacing_mm else f"short side {plan.size} pixels"
+    )
+    low, high = plan.value_range
+    print(f"plan: {plan.dims}D, channels {plan.channels}, {grid}, values in [{low:g}, {high:g}], {data / 'plan.toml'}")
+    print(f"scans: {total}, of which {todo} to prepare")
+
+
+def _tell_end(data: Path, made: list[Row], total: int, problems: int) -> None:
+    used = sum(stored_bytes(data / "store", record["item"]) for record in made)
+    print(f"prepared: {len(made)} of {total} scans, {_bytes(used)} on disk")
+    if problems:
+        print(f"remarks: {problems}, in {data / 'prepare_problems.csv'}")
+
+
+def _write_problems(path: Path, problems: list[tuple[Row, str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "what", "how_to_fix"])
+    writer.writerows((row["path"], what, fix) for row, what, fix in problems)
+    write_text(path, text.getvalue())
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"

@@ -1,0 +1,231 @@
+"""medssl pretrain: an encoder learns from prepared scans, without labels."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from medssl import files
+from medssl.config import to_table
+from medssl.contract import Batch, Method
+from medssl.data.sample import batches
+from medssl.data.store import Store
+from medssl.distributed import rank, world_size
+from medssl.engine import checkpoint, log, machine, memory, record
+from medssl.engine.fit import NonFinite, Step, fit
+from medssl.engine.optim import make_optimizer, warmup_cosine
+from medssl.engine.stop import Stop
+from medssl.errors import UserError
+from medssl.evaluate.collapse import warning
+from medssl.methods import resolve
+from medssl.stages.configure import model_config
+from medssl.stages.export import write_embedding, write_encoder, write_samples
+from medssl.stages.monitor import Monitor
+from medssl.stages.options.train import Pretrain
+
+FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
+PROBES = 10  # a run, unless told otherwise
+SAMPLES = 6  # images that the report shows
+
+
+def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
+    """Pre-train, or go on where an earlier call stopped. ``settings`` are options of the method alone.
+
+    Returns the RUN folder with encoder.safetensors, encoder.json and report.html.
+    """
+    hardware = _hardware(options)
+    fabric = machine.make_fabric(hardware, options.loop.deterministic)
+    store = Store(options.data)
+    rows = training_rows(store, options.transductive)
+    config_kind, method_kind = resolve(options.method)
+    config = model_config(config_kind, options.model, store, len(rows), options.steps, settings)
+    with files.locked(options.out) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
+        fabric.barrier()
+        if record.finished(options.out):
+            print(f"{options.out} is finished; choose another --out to train anew", file=sys.stderr)
+            return options.out
+        try:
+            job = _job(options, method_kind(config), store, rows, fabric)
+            _train(job)
+        except NonFinite as error:
+            error.where = options.out
+            raise
+        _finish(job)
+    return options.out
+
+
+@dataclass
+class Job:
+    """All that a run consists of."""
+
+    options: Pretrain
+    store: Store
+    rows: list[int]
+    method: Method
+    optimizer: torch.optim.Optimizer
+    fabric: Fabric
+    monitor: Monitor
+    start: int = 0
+    untrained: dict[str, float] = field(default_factory=dict)
+
+    def batches(self, start: int, workers: int, batch: int | None = None) -> Iterator[Batch]:
+        """This rank's batches from step ``start`` on."""
+        return batches(
+            self.store, self.rows, region=self.method.region(), batch=batch or self.options.loop.batch,
+            steps=self.options.steps, seed=self.options.model.seed, start=start, workers=workers,
+            rank=rank(), world=world_size(),
+        )  # fmt: skip
+
+
+def training_rows(store: Store, transductive: bool) -> list[int]:
+    """Rows that pre-training may see: the training split; with ``transductive`` the test patients' images too."""
+    allowed = {"train", "test"} if transductive else {"train"}
+    rows = [row for row, split in enumerate(store.items["split"]) if split in allowed]
+    if not rows:
+        raise UserError("no scan is in the training split", fix="index again with other --fractions")
+    return rows
+
+
+def _hardware(options: Pretrain) -> machine.Machine:
+    """What ``auto`` chose for the first part of a run holds for the rest of it."""
+    loop, before = options.loop, record.stored(options.out).get("machine", {})
+    precision = before.get("precision", loop.precision) if loop.precision == "auto" else loop.precision
+    return machine.choose(loop.device, precision, loop.threads or before.get("threads", 0))
+
+
+def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
+    """Everything in its place, and in the state of the last checkpoint."""
+    config, optim = method.config, options.optim
+    machine.place(fabric, method, config.dims)
+    optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
+    found = checkpoint.load(options.out, method, optimizer, fabric)
+    monitor = Monitor(store, rows, options.probe_target, config.seed, config.size, options.loop.batch)
+    return Job(options, store, rows, method, optimizer, fabric, monitor, found.step, found.extra.get("untrained", {}))
+
+
+def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
+    """run.toml: everything the result depends on; no paths and no ids."""
+    patients = store.items["patient"][rows].n_unique()
+    names = ("steps", "transductive", "probe_target")
+    return {
+        "verb": "pretrain",
+        "method": options.method,
+        "options": {name: getattr(options, name) for name in names},
+        "model": to_table(config),
+        "optim": to_table(options.optim),
+        "loop": to_table(options.loop),
+        "data": {"hash": store.hash, "images": len(rows), "patients": patients},
+        "machine": vars(hardware),
+        "versions": machine.versions(),
+    }
+
+
+def _train(job: Job) -> None:
+    """The loop: log, probe, save, stop. Learning itself is ``fit``."""
+    steps, loop, boss = job.options.steps, job.options.loop, job.fabric.is_global_zero
+    if job.start >= steps:
+        return
+    diary = log.Log(
+        job.options.out, job.options.method, job.start, steps, tensorboard=job.options.tensorboard, silent=not boss
+    )
+    timer = checkpoint.Timer(loop.save_every_steps, loop.save_every_minutes)
+    done = saved = job.start
+    with Stop() as stop, diary:
+        _begin(job, diary)
+        for step in _steps(job, stop):
+            done = step.step
+            diary.count(step)
+            if step.logged:
+                _log(job, diary, step)
+            if timer.due(done) or done == steps:
+                with diary.clock.paused():
+                    saved = _save(job, done)
+            if stop.due(step.logged):
+                break
+    if done < steps:
+        if saved < done:
+            _save(job, done)
+        if boss:
+            print(f"stopped; step {done} of {steps} is saved in {job.options.out}", file=sys.stderr)
+        raise KeyboardInterrupt
+
+
+def _begin(job: Job, diary: log.Log) -> None:
+    options, config, hardware = job.options, job.method.config, record.stored(job.options.out)["machine"]
+    patch = "×".join(map(str, config.size))
+    resumed = f", from step {job.start}" if job.start else ""
+    diary.say(
+        f"{options.method}: {len(job.rows)} scans, {config.encoder}, patch {patch}, batch {options.loop.batch}, "
+        f"precision {hardware['precision']} on {hardware['device']}{resumed}"
+    )
+    if not job.start and diary.metrics is not None:
+        job.untrained = job.monitor(job.method.encoder, job.fabric.device)
+        diary.metrics.write({"step": 0, **job.untrained})
+    diary.clock.restart()
+
+
+def _log(job: Job, diary: log.Log, step: Step) -> None:
+    every = job.options.probe_every or -(-job.options.steps // PROBES)
+    # A probe falls on the first logged step at or after its turn: one line holds all that is known of a step.
+    turn = step.step // every > max(0, step.step - job.options.loop.log_every) // every
+    found: dict[str, float] = {}
+    with diary.clock.paused():
+        if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
+            found = job.monitor(job.method.encoder, job.fabric.device)
+            if sentence := warning(found, job.untrained):
+                diary.say(f"warning: {sentence}")
+    diary.write(step, found)
+
+
+def _save(job: Job, step: int) -> int:
+    extra = {"untrained": job.untrained}
+    checkpoint.save(job.options.out, job.method, job.optimizer, job.fabric, step, extra)
+    return step
+
+
+def _steps(job: Job, stop: Stop) -> Iterator[Step]:
+    """``fit``; memory that runs out becomes advice, and loader processes that Ctrl-C ended become a stop."""
+    options = job.options
+    schedule = partial(warmup_cosine, peak=options.optim.lr, warmup=options.optim.warmup)
+    try:
+        yield from fit(
+            job.method, job.batches(job.start, options.loop.workers), job.optimizer, job.fabric,
+            steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=options.optim.clip,
+            log_every=options.loop.log_every,
+        )  # fmt: skip
+    except Exception as error:
+        if stop.requested and isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            return
+        if not memory.exhausted(error):
+            raise
+        ran_out = True
+    else:
+        ran_out = False
+    if ran_out:  # outside the handler: the traceback that it keeps would hold the failed step's memory
+        memory.release()
+        config = job.method.config
+        raise memory.advice(job.method, job.fabric, config.channels, options.loop.batch // world_size(), config.size)
+
+
+def _finish(job: Job) -> None:
+    """Everything that others read of a run; done.json last."""
+    if not job.fabric.is_global_zero:
+        return
+    options, folder = job.options, job.options.out
+    write_encoder(folder, job.method, job.store, options.method, options.steps, options.transductive)
+    few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
+    write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
+    write_embedding(folder, job.monitor, job.monitor.features(job.method.encoder, job.fabric.device))
+    from medssl.stages.report import write_run_report
+
+    write_run_report(folder)
+    files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
+    print(f"{folder}: encoder.safetensors, encoder.json, report.html", file=sys.stderr)

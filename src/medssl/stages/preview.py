@@ -1,0 +1,85 @@
+"""`medssl preview`: a sheet of the views that a method would train on, before any training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from medssl.config import ModelOptions
+from medssl.contract import Views
+from medssl.data.sample import batches
+from medssl.data.store import Store
+from medssl.errors import UserError
+from medssl.files import atomic
+from medssl.methods import resolve
+from medssl.rng import Rng
+from medssl.stages.configure import model_config
+from medssl.stages.options.data import Preview
+
+TILE = 192  # pixels
+GAP = 6
+HEAD = 20
+
+
+def run(options: Preview) -> Path:
+    """Draw ``rows`` samples, a column for each image the method makes of them; returns the picture's path."""
+    if options.rows < 1:
+        raise UserError(f"--rows is {options.rows}", fix="give 1 or more")
+    kind, method_class = resolve(options.method)
+    store = Store(options.data)
+    rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
+    config = model_config(kind, ModelOptions(seed=options.seed), store, len(rows), 1000)
+    method = method_class(config)
+    region = method.region()
+    samples = batches(store, rows, region=region, batch=options.rows, steps=1, seed=options.seed)
+    batch = next(iter(samples))
+    views = method.views(batch, Rng(options.seed, 0))
+    pictures = {"region": batch.normalised()} | pictures_of(views)
+    out = options.out or options.data / f"preview-{options.method}.png"
+    with atomic(out) as temporary:
+        sheet(pictures, config.value_range).save(temporary, format="PNG")
+    print(f"views of {options.rows} samples in {out}")
+    return out
+
+
+def pictures_of(views: Views) -> dict[str, torch.Tensor]:
+    """Those of the views that are images or masks (b, C, *s), by name."""
+    found = {}
+    for name, image in views.images.items():
+        mask = image.dtype == torch.bool
+        found[name] = image[:, None].float() if mask else image
+    return found
+
+
+def sheet(pictures: dict[str, torch.Tensor], value_range: tuple[float, float]) -> Image.Image:
+    """A row a sample, a column a picture; volumes show the middle slice of their last axis."""
+    count = len(next(iter(pictures.values())))
+    width, height = len(pictures) * (TILE + GAP) + GAP, HEAD + count * (TILE + GAP) + GAP
+    page = Image.new("RGB", (width, height), (20, 22, 26))
+    pen = ImageDraw.Draw(page)
+    for column, (name, images) in enumerate(pictures.items()):
+        left = GAP + column * (TILE + GAP)
+        pen.text((left, 4), name, fill=(225, 228, 232))
+        low, high = value_range if images.is_floating_point() and not _is_mask(images) else (0.0, 1.0)
+        for row, image in enumerate(images):
+            tile = _tile((image.float().cpu().numpy() - low) / (high - low))
+            page.paste(tile, (left, HEAD + GAP + row * (TILE + GAP)))
+    return page
+
+
+def _is_mask(images: torch.Tensor) -> bool:
+    return bool(((images == 0) | (images == 1)).all())
+
+
+def _tile(image: np.ndarray) -> Image.Image:
+    """(C, *s) in [0, 1] as a square tile; the patient's front is up, the right side at the left."""
+    if image.ndim == 4:
+        image = image[:, ::-1, ::-1, image.shape[3] // 2].transpose(0, 2, 1)
+    grey = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    picture = Image.fromarray(np.moveaxis(grey, 0, -1) if len(grey) == 3 else grey[0])
+    scale = TILE / max(picture.size)
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
+    tile = Image.new("RGB", (TILE, TILE))
+    tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
+    return tile

@@ -1,0 +1,60 @@
+"""The pose of a reconstruction: a view goes in as it is, T_t of it is to come out."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from medssl.rng import Rng
+from medssl.views.pair import Pair, equal_positions
+from medssl.views.turn import turn_matrix, unturn
+
+
+def before_turn(pair: Pair, rng: Rng) -> Pair:
+    """Take T out of the network's inputs and leave it in the targets: clean = T_t(x without corruption).
+
+    Where inputs and targets share a pose, a decoder may ignore the code t; now only t tells what to rebuild. Inputs
+    are mirrored on their own (images left-right, volumes along every axis): with T_w the turn that was drawn and U
+    these flips, the input is U(crop), the target stays T_w(crop), and t names T_t = T_w·U.
+    """
+    changes: dict[str, Tensor] = {}
+    for i in "12":
+        drawn, place = getattr(pair, f"t{i}"), getattr(pair, f"place{i}")
+        size, dims = tuple(pair.x1.shape[2:]), pair.x1.ndim - 2
+        flips = torch.from_numpy(rng.uniform(f"views/{i}/mirror", len(drawn), dims) < 0.5).to(drawn)
+        if dims == 2:
+            flips[:, 0] = 0  # an image keeps its top
+        code = torch.cat([(drawn[:, :dims] - flips).abs(), drawn[:, dims:]], dim=1)
+        changes |= {f"x{i}": unturn(getattr(pair, f"x{i}"), code), f"t{i}": code}
+        changes[f"place{i}"] = place @ torch.linalg.inv(turn_matrix(code, size))
+    return replace(pair, **changes)
+
+
+def anchors(
+    pair: Pair, grid: tuple[int, ...], count: int, rng: Rng
+) -> tuple[Int[Tensor, "b a"], Float[Tensor, "b a d"], Bool[Tensor, "b a"]]:
+    """Up to ``count`` cells of view 1's ``grid`` a sample, drawn from those that view 2 shows too.
+
+    Their flat numbers, where they lie in view 2 (as ``grid_sample`` takes it), and whether they really do: where
+    fewer cells are shared, the rest are marked.
+    """
+    there, inside = equal_positions(pair, grid)
+    inside = inside.flatten(1)
+    chance = torch.from_numpy(rng.uniform("views/anchors", *inside.shape)).to(inside.device)
+    cells = (chance + inside).topk(min(count, inside.shape[1])).indices  # shared cells first, in random order
+    there = there.flatten(1, -2).gather(1, cells[:, :, None].expand(-1, -1, there.shape[-1]))
+    return cells, there, inside.gather(1, cells)
+
+
+def poses(size: tuple[int, ...]) -> Float[Tensor, "n k"]:
+    """A few codes to look at: as it is, each flip, and the quarter turns that the sides allow."""
+    dims = len(size)
+    turns = [1, 2, 3] if size[0] == size[1] else [2]
+    codes = torch.zeros(1 + dims + len(turns), dims + 4)
+    codes[: 1 + dims, dims] = 1
+    for axis in range(dims):
+        codes[1 + axis, axis] = 1
+    for row, k in enumerate(turns, start=1 + dims):
+        codes[row, dims + k] = 1
+    return codes

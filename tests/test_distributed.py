@@ -1,0 +1,43 @@
+"""Two gloo ranks: gathered rows and averaged gradients, absent ones as zeros; one process changes nothing."""
+
+import socket
+
+import torch
+import torch.multiprocessing as mp
+
+from medssl import distributed
+
+
+def test_one_process_is_the_identity():
+    x = torch.arange(3.0)
+    assert distributed.gather(x) is x
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    p = torch.nn.Parameter(torch.ones(2))
+    distributed.average_gradients([p])
+    assert p.grad is None
+
+
+def _rank(rank, port, results):
+    store = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    x = torch.full((2, 3), float(rank))
+    a = torch.nn.Parameter(torch.zeros(2, 2, 3, 3).to(memory_format=torch.channels_last))
+    b, frozen = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+    a.grad = torch.full_like(a, 1.0 + rank)
+    strides = a.grad.stride()
+    if rank == 1:
+        b.grad = torch.full((3,), 4.0)
+    distributed.average_gradients([a, b, frozen])
+    ok = bool((distributed.gather(x)[:, 0] == torch.tensor([0.0, 0.0, 1.0, 1.0])).all())
+    results[rank] = (ok, float(a.grad.mean()), b.grad.tolist(), a.grad.stride() == strides)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(_rank, args=(port, results), nprocs=2)
+        assert dict(results) == {r: (True, 1.5, [2.0, 2.0, 2.0], True) for r in (0, 1)}
