@@ -57,7 +57,7 @@ def test_pictures_of_ct_are_not_windowed(ct_plan: Plan) -> None:
     picture = Volume(stream(0, "jpeg").integers(0, 256, (1, 20, 20, 20)).astype(np.uint8), np.eye(4), "CT")
     prepared = ct_plan.prepare(picture)
     assert prepared.normalised((0, 1)).std() > 0.2
-    assert "not in HU" in prepared.notes[0]
+    assert "not in HU" in prepared.notes[0][0]
 
 
 def test_grey_and_colour_meet_the_plan(picture_plan: Plan) -> None:
@@ -66,7 +66,7 @@ def test_grey_and_colour_meet_the_plan(picture_plan: Plan) -> None:
     rgb = replace(picture_plan, channels=3)
     repeated = rgb.prepare(grey)
     assert (repeated.image == repeated.image[:1]).all()
-    assert "repeated" in repeated.notes[0]
+    assert "repeated" in repeated.notes[0][0]
     np.testing.assert_array_equal(rgb.prepare(Volume(colour, np.eye(4))).image, colour)
     single = picture_plan.prepare(Volume(colour, np.eye(4)))
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
@@ -83,7 +83,7 @@ def test_what_is_not_finite_becomes_the_lowest_value(ct_plan: Plan) -> None:
     image[0, 0, 0, :2] = np.nan, np.inf
     prepared = ct_plan.prepare(Volume(image, np.eye(4), "CT"))
     assert prepared.image[0, 0, 0, 0] == prepared.image[0, 0, 0, 1] == -1000
-    assert "2 voxels" in prepared.notes[0]
+    assert "2 voxels" in prepared.notes[0][0]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,7 @@ def test_what_is_not_finite_becomes_the_lowest_value(ct_plan: Plan) -> None:
         (np.arange(25).reshape(1, 5, 5), 1.0, "a 2D scan under a 3D plan"),
     ],
 )
-def test_what_cannot_be_used_is_refused(
-    ct_plan: Plan, array: np.ndarray, spacing_mm: float, sentence: str
-) -> None:
+def test_what_cannot_be_used_is_refused(ct_plan: Plan, array: np.ndarray, spacing_mm: float, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         ct_plan.prepare(Volume(array, np.diag([spacing_mm] * 3 + [1.0]), "MR"))
 

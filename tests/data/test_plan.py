@@ -14,7 +14,9 @@ from medssl.volume import Volume
 
 
 def test_a_plan_reads_back_as_written(tmp_path: Path, ct_plan: Plan, picture_plan: Plan) -> None:
-    odd = replace(ct_plan, modality=ct_plan.modality | {"T1 w": Intensity(low=2)}, fingerprint={"a": {"T1 w": [1, 2.5]}})
+    odd = replace(
+        ct_plan, modality=ct_plan.modality | {"T1 w": Intensity(low=2)}, fingerprint={"a": {"T1 w": [1, 2.5]}}
+    )
     for plan in (ct_plan, picture_plan, odd):
         plan.write(tmp_path / "plan.toml")
         read = Plan.read(tmp_path / "plan.toml")

@@ -37,8 +37,9 @@ def write_pretraining(run: Path, rng: np.random.Generator) -> None:
         rows.append(row)
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 41')
     views = np.stack([scan(rng)[0][None] for _ in range(4)])
-    np.savez(run / "samples.npz", view_1=views, target_1=views, rebuilt_1=views, gate_rebuilt=views, gate_target=views,
-             gate_names=np.array(["as it is", "flipped", "turned 90°", "turned 180°"]))  # fmt: skip
+    gates = {"gate_rebuilt": views, "gate_target": views}
+    names = np.array(["as it is", "flip x", "turn 90°", "turn 180°"])
+    np.savez(run / "samples.npz", view=views, target=views, rebuilt=views, **gates, gate_names=names)
     np.savez(
         run / "embedding.npz",
         features=rng.normal(size=(40, 16)),

@@ -26,7 +26,7 @@ def test_masks_move_with_their_images(region: tuple[int, ...], size: tuple[int, 
     assert change.angles.ne(0).any() and change.mirror.any()
     plain = type(change)(change.boxes, change.angles, change.mirror, torch.tensor([[1.0, 0.0, 1.0]]).repeat(4, 1))
     # A picture of a class is close to 1 exactly where the moved mask says so.
-    moved = apply_classes(classes, change, size)
+    moved = apply_classes(classes, 3, change, size)
     for number in range(3):
         picture = apply_images((classes == number).float()[:, None], plain, size, (0.0, 1.0))[:, 0]
         assert (moved[picture > 0.51] == number).all()
@@ -40,7 +40,7 @@ def test_the_middle_is_cut_out_exactly(region: tuple[int, ...], size: tuple[int,
     box = tuple(slice((r - s) // 2, (r - s) // 2 + s) for r, s in zip(region, size, strict=True))
     change = centred(4, region, size)
     torch.testing.assert_close(apply_images(images, change, size, (0.0, 1.0)), images[(..., *box)])
-    assert torch.equal(apply_classes(classes, change, size), classes[(slice(None), *box)])
+    assert torch.equal(apply_classes(classes, 3, change, size), classes[(slice(None), *box)])
 
 
 def test_only_left_and_right_are_exchanged() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl.data.grid import Grid, bounding_box, oriented, plan_grid
-from medssl.data.scale import Intensity, foreground, is_hu, limits, quantised
+from medssl.data.scale import Intensity, background, foreground, is_hu, limits, quantised
 from medssl.errors import UserError
 from medssl.volume import Volume
 
@@ -17,6 +17,9 @@ MOST_VOXELS = 2**30  # a scan that would become larger has an absurd spacing
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 POINTS = 1000  # foreground voxels remembered for drawing crops
 POINTS_OF_ALL_LABELS = 4000
+
+
+Note = tuple[str, str]  # what was done to a scan that a person should know, and how to have it otherwise
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Adapted:
     bias: float
     fill: int
     points: np.ndarray
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def normalised(self, value_range: tuple[float, float]) -> np.ndarray:
         """Float32 (C, *spatial) as networks see it."""
@@ -42,19 +45,22 @@ class Adapted:
 
 def adapted(volume: Volume, plan: "Plan", mask: Volume | None = None) -> Adapted:
     """Make a scan ready under a plan. Volume (C, X, Y, Z) or (C, H, W) in physical units; mask (1, …) on its grid."""
-    notes: list[str] = []
+    notes: list[Note] = []
     _check(volume, plan, mask)
     image = _in_channels(_finite(volume.array, notes), plan.channels, notes)
     hu = plan.rule(volume.modality).normalise == "window" and is_hu(image)
     rule = plan.rule(volume.modality, hu)
     if rule is not plan.rule(volume.modality):
-        notes.append(f"{volume.modality} without values below 0, so not in HU: normalised by {rule.normalise}")
+        text = f"{volume.modality} without values below 0, so not in HU: normalised by {rule.normalise}"
+        notes.append((text, "correct its rescale slope and intercept, if it should be in HU"))
     inside = foreground(image, "CT" if hu else "")
     grid = _grid(volume, plan, inside, mask)
     span = limits(image, rule, plan.value_range, inside if rule.over == "foreground" else None)
     whole = hu or np.issubdtype(volume.array.dtype, np.integer)
     stored, gain, bias = quantised(grid.forward(image), span, plan.value_range, plan.dtype, whole)
-    fill = np.clip(stored.min(), *sorted((value - bias) / gain for value in plan.value_range))
+    around = background(image)
+    fill = stored.min() if around is None else quantised(np.array(around), span, plan.value_range, plan.dtype, whole)[0]
+    fill = np.clip(fill, *((value - bias) / gain for value in plan.value_range))
     labels = None if mask is None else _labels(grid.forward(mask.array, labels=True)[0])
     points = _points(grid.forward(inside[None].astype(np.uint8), labels=True)[0], labels)
     return Adapted(stored, labels, grid, gain, bias, int(np.rint(fill)), points, notes)
@@ -73,7 +79,7 @@ def _check(volume: Volume, plan: "Plan", mask: Volume | None) -> None:
         raise UserError(f"voxels of {sides} mm", fix="correct the spacing in the file's header")
 
 
-def _finite(array: np.ndarray, notes: list[str]) -> np.ndarray:
+def _finite(array: np.ndarray, notes: list[Note]) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         return array
     good = np.isfinite(array)
@@ -81,21 +87,21 @@ def _finite(array: np.ndarray, notes: list[str]) -> np.ndarray:
         return array
     if not good.any():
         raise UserError("no voxel is a finite number", fix="leave this image out")
-    notes.append(f"{(~good).sum()} voxels are NaN or infinite: set to the lowest value")
+    notes.append((f"{(~good).sum()} voxels are NaN or infinite: set to the lowest value", "export it again"))
     return np.where(good, array, array[good].min())
 
 
-def _in_channels(array: np.ndarray, wanted: int, notes: list[str]) -> np.ndarray:
+def _in_channels(array: np.ndarray, wanted: int, notes: list[Note]) -> np.ndarray:
     found = len(array)
     if found == wanted:
         return array
     if found == 1:
-        notes.append(f"a grey image, repeated to {wanted} channels as the plan says")
+        notes.append((f"grey, repeated to {wanted} channels as the plan says", "set channels = 1 in plan.toml"))
         return np.repeat(array, wanted, axis=0)
     if found == 3 and wanted == 1:
         if (array == array[:1]).all():
             return array[:1]  # grey all along
-        notes.append("a colour image, stored grey as the plan says")
+        notes.append(("in colour, stored grey as the plan says", "set channels = 3 in plan.toml to keep colours"))
         return np.tensordot(np.float32(LUMA), array, 1)[None]
     fix = "save a file for each channel, or change channels in plan.toml"
     raise UserError(f"{found} channels where the plan has {wanted}", fix=fix)

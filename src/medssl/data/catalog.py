@@ -15,14 +15,35 @@ if TYPE_CHECKING:
     import polars as pl
 
 LABEL = "label."
-TEXTS = ("item", "patient", "study", "series", "path", "reader", "modality", "orientation", "dtype", "hash")
+TEXTS: tuple[str, ...] = (
+    "item",
+    "patient",
+    "study",
+    "series",
+    "path",
+    "reader",
+    "modality",
+    "orientation",
+    "dtype",
+    "hash",
+)
 TEXTS += ("mask_path", "text", "split", "problems")
-NUMBERS = ("min", "max", "mean", "std", "p01", "p99", "foreground_low", "foreground_p005", "foreground_p995")
+NUMBERS: tuple[str, ...] = (
+    "min",
+    "max",
+    "mean",
+    "std",
+    "p01",
+    "p99",
+    "foreground_low",
+    "foreground_p005",
+    "foreground_p995",
+)
 NUMBERS += ("foreground_mean", "foreground_std")
 
 
 def load_index(data: Path) -> "pl.DataFrame":
-    """One row a usable scan, in the order of their paths; a UserError where the folder was not indexed by this version."""
+    """One row a usable scan, in the order of paths; a UserError where this version did not index the folder."""
     import polars as pl
 
     path = data / "index.parquet"

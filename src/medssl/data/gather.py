@@ -101,6 +101,7 @@ def _measure_key(row: dict[str, Any], stamp: Callable[[str], str]) -> str:
 
 
 def _without_ids(told: dict[str, Any], salt: bytes | None) -> dict[str, Any]:
-    for one in (*told.get("items", []), *told.get("slices", [])) if salt is not None else ():
-        one |= {name: hashed(one[name], salt) for name in IDS if name in one}
+    if salt is not None:
+        for one in (*told.get("items", []), *told.get("slices", [])):
+            one |= {name: hashed(one[name], salt) for name in IDS if name in one}
     return told

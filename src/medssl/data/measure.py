@@ -28,29 +28,32 @@ def measure(job: tuple[dict[str, Any], str]) -> dict[str, Any]:
             volume = read_raw(row, root)
         facts, warnings = _facts(row, volume)
     except UserError as error:
-        files = [Path(error.where).relative_to(root).as_posix()] if _within(error.where, root) else [row["path"]]
-        if row["reader"] != "npz":
-            files += [file for file in dict.fromkeys(row["files"]) if file not in files]
-        name = f"{files[0]}[{row['member']}]" if row["reader"] == "npz" else files[0]
-        known = {fault.file for fault in faults}
-        rest = [
-            Fault(f, f"its series is not usable: {error.what}", error.fix or "") for f in files[1:] if f not in known
-        ]
-        return {"faults": [vars(f) for f in [*faults, Fault.of(error, name), *rest]]}
-    facts["files"], facts["frames"] = row["files"], row.get("frames")
+        return {"faults": [vars(fault) for fault in _unusable(row, root, error, faults)]}
+    facts |= {"files": row["files"], "frames": row.get("frames")}
+    if faults:
+        warnings.append("slices that could not be read were left out")
     if row.get("mask_path"):
         try:
             mask = read_mask(row | facts, root)
             if mask is not None and not mask.array.any():
                 warnings.append("its mask is empty")
         except UserError as error:
-            faults.append(
-                Fault(row["mask_path"], f"{error.what} (image {row['path']} is used without it)", error.fix or "")
-            )
+            what = f"{error.what} (image {row['path']} is used without it)"
+            faults.append(Fault(row["mask_path"], what, error.fix or ""))
             facts["mask_path"] = None
-    if faults and row["reader"] == "dicom" and len(faults) - bool(row.get("mask_path")) > 0:
-        warnings.append("slices that could not be read were left out")
-    return {"facts": facts, "warnings": warnings, "faults": [vars(f) for f in faults]}
+    return {"facts": facts, "warnings": warnings, "faults": [vars(fault) for fault in faults]}
+
+
+def _unusable(row: dict[str, Any], root: Path, error: UserError, known: list[Fault]) -> list[Fault]:
+    """Every file of an item that cannot be used, the one at fault first."""
+    if row["reader"] == "npz":
+        return [Fault.of(error, f"{row['path']}[{row['member']}]")]
+    where = Path(error.where or "")
+    guilty = where.relative_to(root).as_posix() if where.is_relative_to(root) else row["path"]
+    told = {guilty, *(fault.file for fault in known)}
+    what = f"its series is not usable: {error.what}"
+    rest = [Fault(file, what, error.fix or "") for file in dict.fromkeys(row["files"]) if file not in told]
+    return [*known, Fault.of(error, guilty), *rest]
 
 
 def _facts(row: dict[str, Any], volume: Volume) -> tuple[dict[str, Any], list[str]]:
@@ -149,10 +152,5 @@ def _without_broken_slices(row: dict[str, Any], root: Path) -> tuple[dict[str, A
     keep = [k for k, file in enumerate(row["files"]) if file not in bad]
     if not keep or len(bad) > len(set(row["files"])) // 2:
         return row, []
-    frames = row.get("frames")
-    kept = {"files": [row["files"][k] for k in keep], "frames": [frames[k] for k in keep] if frames else None}
-    return row | kept | {"path": kept["files"][0]}, faults
-
-
-def _within(where: object, root: Path) -> bool:
-    return where is not None and Path(str(where)).is_relative_to(root)
+    files, frames = [row["files"][k] for k in keep], row.get("frames")
+    return row | {"path": files[0], "files": files, "frames": [frames[k] for k in keep] if frames else None}, faults

@@ -53,8 +53,8 @@ def read_nifti(path: Path) -> Volume:
     array = _voxels(path, header)
     if header.slope not in (0.0, 1.0) or (header.slope and header.intercept):
         array = array * np.float32(header.slope) + np.float32(header.intercept)
-    array = array.reshape((-1, *(header.shape + (1, 1, 1))[:3]), order="F")
-    return Volume(array, header.affine)
+    x, y, z = (*header.shape, 1, 1)[:3]
+    return Volume(array.reshape(-1, z, y, x).transpose(0, 3, 2, 1), header.affine)
 
 
 def _voxels(path: Path, header: Header) -> np.ndarray:

@@ -99,13 +99,13 @@ class Tube:
 def branch(rng: np.random.Generator, start: Point, aim: Point, width: float, length: float, depth: int) -> list[Tube]:
     """A tree of tubes from ``start`` towards ``aim``: each piece splits in two, thinner and shorter (Murray's law)."""
     direction = np.asarray(aim, float) - start
-    direction /= max(np.linalg.norm(direction), 1e-6)
+    direction /= max(float(np.linalg.norm(direction)), 1e-6)
     end = np.asarray(start) + direction * length
     tubes = [Tube(start, (float(end[0]), float(end[1]), float(end[2])), width)]
     if depth == 0:
         return tubes
     across = np.cross(direction, rng.normal(size=3))
-    across /= max(np.linalg.norm(across), 1e-6)
+    across /= max(float(np.linalg.norm(across)), 1e-6)
     for side in (-1, 1):
         goal = end + direction + side * rng.uniform(0.35, 0.85) * across
         tubes += branch(rng, tubes[0].end, tuple(goal), width * 0.79, length * rng.uniform(0.72, 0.92), depth - 1)

@@ -20,7 +20,7 @@ SCHEMA = {
     "item": pl.String, "stamp": pl.String, "shape": pl.List(pl.Int64), "spacing_mm": pl.List(pl.Float64),
     "affine": pl.List(pl.Float64), "gain": pl.Float64, "bias": pl.Float64, "fill": pl.Int64,
     "has_mask": pl.Boolean, "mask_labels": pl.List(pl.Int64), "box": pl.List(pl.Int64), "grid": pl.String,
-    "bytes": pl.Int64, "notes": pl.List(pl.String), "plan": pl.String,
+    "bytes": pl.Int64, "notes": pl.List(pl.List(pl.String)), "plan": pl.String,
 }  # fmt: skip
 
 
@@ -70,11 +70,11 @@ def save(store: Path, item: str, scan: Adapted, wanted: str) -> dict[str, Any]:
         "affine": list(scan.grid.affine), "gain": scan.gain, "bias": scan.bias, "fill": scan.fill,
         "has_mask": scan.mask is not None, "mask_labels": labels,
         "box": [int(v) for side in scan.grid.box for v in side], "grid": json.dumps(scan.grid.table()),
-        "notes": scan.notes,
+        "notes": [list(note) for note in scan.notes],
     }  # fmt: skip
     if scan.mask is not None:
         arrays.save(store / f"{item}.mask", scan.mask, {"stamp": wanted})
-    arrays.save(store / item, scan.image, {"record": record, "points": scan.points.ravel().tolist()})
+    arrays.save(store / item, scan.image, {"record": record, "points": arrays.pack(scan.points)})
     return record
 
 

@@ -23,48 +23,43 @@ class Naming:
     patient_regex: str | None = None
     modality: str | None = None
 
-    def row(self, item: Item, table: Table | None) -> dict[str, Any]:
-        """All columns that need no voxels; ``labels`` apart. Ids of the item are as wanted already."""
-        told = self._told(item, table)
-        labels = {k: v for k, v in told.items() if k not in COLUMNS and k != "#"}
+    def rows(self, items: list[Item], table: Table | None) -> list[dict[str, Any]]:
+        """Rows of all columns that need no voxels. Ids of the items are as wanted (hashed or not) already."""
+        by_patient = {self.identify(name): row for name, row in table.by_patient.items()} if table else {}
+        return [self._row(item, table.row(item.files) if table else {}, by_patient) for item in items]
+
+    def _row(self, item: Item, told: dict[str, str], by_patient: dict[str, dict[str, str]]) -> dict[str, Any]:
         patient, warnings = self._patient(item, told)
-        modality = told.get("modality") or item.modality or self.modality or ""
-        modality = modality.strip().upper()
+        told = told or by_patient.get(patient, {})
+        modality = (told.get("modality") or item.modality or self.modality or "").strip().upper()
         return item.row() | {
             "item": hashed("/".join(map(str, item.place)), self.salt),
             "patient": patient,
-            "study": self._id(told["study_id"]) if "study_id" in told else item.study,
+            "study": self.identify(told["study_id"]) if "study_id" in told else item.study,
             "modality": OTHER_NAMES.get(modality, modality),
             "mask_path": told.get("mask_path"),
             "text": told.get("text"),
-            "labels": item.labels | labels,
+            "labels": item.labels | {k: v for k, v in told.items() if k not in COLUMNS and k != "#"},
             "given": told.get("split"),
             "kept": item.split,
             "warnings": [*item.warnings, *warnings],
         }
 
-    def _told(self, item: Item, table: Table | None) -> dict[str, str]:
-        if table is None:
-            return {}
-        told = table.row(item.files, "")
-        return told or {self._id(name): row for name, row in table.by_patient.items()}.get(item.patient, {})
-
     def _patient(self, item: Item, told: dict[str, str]) -> tuple[str, list[str]]:
         if told.get("patient_id"):
-            return self._id(told["patient_id"]), []
-        if self.patient_regex:
-            found = re.search(self.patient_regex, item.path)
-            if found:
-                return self._id(found[1] if found.re.groups and found[1] else found[0]), []
+            return self.identify(told["patient_id"]), []
+        found = re.search(self.patient_regex, item.path) if self.patient_regex else None
+        if found:
+            return self.identify((found[1] if found.re.groups else None) or found[0]), []
         if item.patient:
             return item.patient, []
         if item.study:
             return item.study, ["no patient id: its study is taken as a patient"]
-        return self._id(f"{item.path}/{item.member}" if item.member is not None else item.path), [
-            "no patient id: taken as its own patient"
-        ]
+        own = item.path if item.member is None else f"{item.path}[{item.member}]"
+        return self.identify(own), ["no patient id: taken as its own patient"]
 
-    def _id(self, text: str) -> str:
+    def identify(self, text: str) -> str:
+        """An id as it stands in the index."""
         return text if self.keep_ids else hashed(text, self.salt)
 
 

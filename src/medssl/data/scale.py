@@ -12,7 +12,7 @@ import numpy as np
 from medssl.data.stats import foreground_low
 from medssl.errors import UserError
 
-FINE_STEPS = 16_000  # of int16 for the range, where the file's own integers cannot be kept; as much again on each side
+FINE_STEPS = 4_000  # of int16 for the range, where the file's own integers cannot be kept: 12 bits, as scanners have
 SAMPLE = 1_000_000  # voxels that percentiles are taken over
 
 
@@ -51,18 +51,24 @@ class Limits:
     high: float
 
 
+def background(image: np.ndarray) -> float | None:
+    """The one value that holds most of the border of (C, *spatial): air of a stripped skull, padding; None without."""
+    bright = _bright(image)
+    faces = np.concatenate([bright.take((0, -1), axis=axis).ravel() for axis in range(bright.ndim)])
+    middle = np.partition(faces, len(faces) // 2)[len(faces) // 2]  # a value that most have is the median too
+    return float(middle) if np.mean(faces == middle) > 0.5 else None
+
+
 def foreground(image: np.ndarray, modality: str) -> np.ndarray:
     """Voxels (*spatial) of (C, *spatial) that show the patient.
 
-    Where the border holds one value amid the others (values were centred on zero, then the background was set to
+    Where the background's value lies amid the others (they were centred on zero, then the background was set to
     zero), what differs from it; else what is above the threshold of the index. Everything where that leaves next to
     nothing.
     """
-    bright = image[0] if len(image) == 1 else image.max(axis=0)
-    padding = bright[(0,) * bright.ndim]
-    faces = np.concatenate([bright.take((0, -1), axis=axis).ravel() for axis in range(bright.ndim)])
-    amid = np.mean(faces == padding) > 0.5 and padding > np.percentile(_sample(bright), 0.5)
-    inside = bright != padding if amid else bright > foreground_low(image, modality)
+    bright, around = _bright(image), background(image)
+    amid = around is not None and around > np.percentile(_sample(bright), 0.5)
+    inside = bright != around if amid else bright > foreground_low(image, modality)
     return inside if inside.mean() > 0.01 else np.ones(bright.shape, bool)
 
 
@@ -104,6 +110,10 @@ def quantised(
     stored = np.clip(np.rint((image - zero) / step), bounds.min, bounds.max).astype(dtype)
     gain = (value_range[1] - value_range[0]) / width
     return stored, gain * step, gain * (zero - span.low) + value_range[0]
+
+
+def _bright(image: np.ndarray) -> np.ndarray:
+    return image[0] if len(image) == 1 else image.max(axis=0)
 
 
 def _sample(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The thumbnail sheet: middle slices in a window that suits the modality, so that a person sees what was found."""
 
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ COLUMNS, MOST = 8, 48
 PAPER, FRAME, INK, FAINT = (18, 20, 24), (0, 0, 0), (232, 234, 237), (140, 146, 155)
 SIDES = {"train": (88, 166, 255), "val": (227, 179, 65), "test": (247, 120, 186)}
 WINDOW_HU = (-160.0, 240.0)  # soft tissue
+THICK = 2.0  # slice distance over pixel size
 LUNG_HU = (-1350.0, 150.0)
 
 
@@ -54,17 +56,16 @@ def thumbnail(job: tuple[dict[str, Any], str]) -> np.ndarray:
 
 
 def middle_slice(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
-    """The axial slice in the middle (C, h, w) as radiology shows it, and the height of a pixel over its width."""
+    """The middle slice (C, h, w) as radiology shows it, and the height of a pixel over its width.
+
+    Axial, or of thick slices the plane they were taken in.
+    """
     if array.ndim == 3:
         rows, columns = np.linalg.norm(affine[:3, :2], axis=0)
         return array, float(rows / columns)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    axes = _axes(affine)  # array axis that runs along x, y, z
-    cut = axes[2]
-    if spacing[cut] < 2 * min(spacing) or array.shape[cut + 1] >= min(array.shape[1:]):
-        pass
-    else:  # thick slices: show the plane they were taken in
-        cut = int(np.argmax(spacing))
+    axes = _axes(affine)  # the array's axis that runs along x, y, z
+    cut = int(spacing.argmax()) if spacing.max() > THICK * spacing.min() else axes[2]
     image = array.take(array.shape[cut + 1] // 2, axis=cut + 1)
     across, down = [axis for axis in axes if axis != cut]
     image = image if down < across else image.swapaxes(1, 2)  # rows first
@@ -89,6 +90,13 @@ def in_window(image: np.ndarray, row: dict[str, Any]) -> np.ndarray:
         low, high = min(row["foreground_low"], row["foreground_p005"]), row["foreground_p995"]
     high = high if high > low else low + 1.0
     return (np.clip((values.astype(np.float32) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib brings DejaVu, which has the × that Pillow's own font lacks."""
+    package = find_spec("matplotlib")
+    folder = Path(package.origin).parent if package and package.origin else Path()
+    return ImageFont.truetype(folder / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _axes(affine: np.ndarray) -> list[int]:
@@ -123,7 +131,7 @@ def _drawn(tiles: list[tuple[dict[str, Any], np.ndarray]], title: str) -> Image.
     height = HEAD + MARGIN + lines * (TILE + CAPTION + GAP)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(17), ImageFont.load_default(11)
+    large, small = _font(16), _font(10)
     draw.text((MARGIN, 20), title, INK, large)
     for k, (row, tile) in enumerate(tiles):
         x = MARGIN + (k % columns) * (TILE + GAP)
@@ -143,12 +151,12 @@ def _captions(row: dict[str, Any]) -> tuple[str, str]:
     """What it is, and how large; no name of a file or a person."""
     shape = "×".join(map(str, row["shape"]))
     spacing = "×".join(f"{s:.3g}" for s in row["spacing_mm"]) + " mm" if row["spacing_mm"] else "no spacing"
-    kind = row["modality"] or "modality unknown"
+    kind = row["modality"] or "unknown"
     return f"{kind} · {shape}", spacing
 
 
 def _legend(draw: ImageDraw.ImageDraw, width: int, font: Any) -> None:
-    x = width - MARGIN
+    x = float(width - MARGIN)
     for name in reversed(SIDES):
         x -= draw.textlength(name, font)
         draw.text((x, 24), name, FAINT, font)

@@ -86,7 +86,9 @@ def _check_given(members: Sequence[Member]) -> None:
 
 def _grouped(members: Sequence[Member]) -> tuple[Groups, dict[str, str], set[str]]:
     """Groups, the sides of those that have one, and members refused because they belong to two sides."""
-    groups, sides, refused = Groups(), {}, set()
+    groups = Groups()
+    sides: dict[str, str] = {}
+    refused: set[str] = set()
     # What is settled comes first, so that a newcomer is refused, never what was there.
     # Among equals test comes first: a copy is taken from training rather than from the test.
     for m in sorted(

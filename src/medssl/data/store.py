@@ -97,8 +97,8 @@ class Store:
 
     def points(self, item: int | str) -> np.ndarray:
         """(n, 1 + dims) int: label (0: foreground of the image) and voxel, a sample of each for drawing crops."""
-        about = arrays.describe(self.data / "store" / self._name(item)) or {}
-        return np.asarray(about.get("points", []), np.int32).reshape(-1, 1 + self.plan.dims)
+        name = self._name(item)
+        return arrays.unpack(arrays.about(self._array(name), self.data / "store" / name)["points"], 1 + self.plan.dims)
 
     def place_back(self, item: int | str, labels: np.ndarray) -> Volume:
         """Labels (*spatial) on the stored grid as a Volume (1, …) on the grid of the file, by nearest neighbour."""

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,8 @@ class Table:
     by_path: dict[str, dict[str, str]] = field(default_factory=dict)
     by_patient: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def row(self, files: Iterable[str], patient: str) -> dict[str, str]:
-        """What the table says of an item: by one of its files, by a folder above it, by its name without ending."""
+    def row(self, files: Iterable[str]) -> dict[str, str]:
+        """What the table says of an item: by one of its files, by its name without ending, by a folder above it."""
         files = list(files)
         for file in files:
             if file in self.by_path:
@@ -34,17 +34,20 @@ class Table:
         for name in (_bare(files[0]), *_folders(files[0])):
             if name in self.by_path:
                 return self.by_path[name]
-        return self.by_patient.get(patient, {})
+        return {}
 
     def masks(self) -> set[str]:
         """Paths of all masks, relative to the scans."""
         return {row["mask_path"] for row in (*self.by_path.values(), *self.by_patient.values()) if "mask_path" in row}
 
-    def unknown(self, paths: set[str], patients: set[str]) -> list[Fault]:
-        """Rows about nothing that lies in the folder of scans. ``paths`` are all its files, usable or not."""
+    def unknown(self, paths: set[str], patients: set[str], identify: Callable[[str], str]) -> list[Fault]:
+        """Rows about nothing that lies in the folder of scans. ``paths`` are all its files, usable or not.
+
+        ``identify`` makes of an id what ``patients`` holds.
+        """
         names = paths | {_bare(path) for path in paths} | {f for path in paths for f in _folders(path)}
         missing = [key for key in self.by_path if key not in names]
-        missing += [key for key in self.by_patient if key not in patients]
+        missing += [key for key in self.by_patient if identify(key) not in patients]
         place = f"{self.path.name}, row "
         rows = self.by_path | self.by_patient
         fix = "correct the path (relative to the scans or the table), or remove the row"

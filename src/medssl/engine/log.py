@@ -24,7 +24,7 @@ class Metrics:
 
     def __init__(self, run: Path, step: int, tensorboard: bool = False) -> None:
         self.path = run / NAME
-        kept = [row for row in read(run) if row["step"] <= step]
+        kept = [row for row in read(run) if row["step"] <= step] if step else []
         files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.board = _board(run, step) if tensorboard else None
 
@@ -86,10 +86,13 @@ class Log:
 
 
 class Clock:
-    """Throughput, waiting and the time to go, over the steps since the last lap."""
+    """Throughput, waiting and the time to go, over the steps since the last lap.
+
+    The first step is left out: loader processes start in it, and kernels are chosen.
+    """
 
     def __init__(self, steps: int) -> None:
-        self.steps = steps
+        self.steps, self.warm = steps, False
         self.restart()
 
     def restart(self) -> None:
@@ -100,9 +103,13 @@ class Clock:
 
     def add(self, samples: int, data_wait_s: float) -> None:
         """Count a step."""
+        if not self.warm:
+            self.warm = True
+            return self.restart()
         self.samples += samples
         self.waited_s += data_wait_s
         self.done += 1
+        return None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -112,12 +119,14 @@ class Clock:
         self.began += time.perf_counter() - paused
 
     def lap(self, step: int) -> dict[str, float]:
-        """samples_per_s, data_wait (share of the time) and eta_s; begins the next lap."""
+        """samples_per_s, data_wait (share of the time) and eta_s; begins the next lap. Empty where no step counts."""
+        if not self.done:
+            return {}
         elapsed_s = max(time.perf_counter() - self.began, 1e-9)
         rates = {
             "samples_per_s": self.samples / elapsed_s,
             "data_wait": self.waited_s / elapsed_s,
-            "eta_s": (self.steps - step) * elapsed_s / max(self.done, 1),
+            "eta_s": (self.steps - step) * elapsed_s / self.done,
         }
         self.restart()
         return rates
@@ -143,11 +152,10 @@ class Line:
 
     def show(self, step: int, terms: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Terms, samples a second, time to go, share of the time spent waiting for data."""
-        told = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        facts = (
-            f"{step}/{self.steps}  {told}  {rates['samples_per_s']:.1f} samples/s  "
-            f"ETA {clock(rates['eta_s'])}  data wait {rates['data_wait']:.0%}"
-        )
+        facts = f"{step}/{self.steps}  " + "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        if rates:
+            eta = clock(rates["eta_s"])
+            facts += f"  {rates['samples_per_s']:.1f} samples/s  ETA {eta}  data wait {rates['data_wait']:.0%}"
         self.bar.update(self.task, completed=step, facts=facts)
         due = time.monotonic() - self.said > PLAIN_EVERY_S or step == self.steps
         if self.bar.disable and not self.silent and due:

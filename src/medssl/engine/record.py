@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from medssl import files
+from medssl.engine.checkpoint import NAME as CHECKPOINT
 from medssl.errors import UserError, raise_all
 
 NAME = "run.toml"
 DONE = "done.json"
 
 # Bookkeeping: these change nothing that is learnt, so a resumed run may have others.
-FREE = frozenset({"workers", "log_every", "save_every_steps", "save_every_minutes", "tensorboard", "probe_every"})
+FREE = frozenset(
+    {"workers", "log_every", "save_every_steps", "save_every_minutes", "tensorboard", "probe_every", "probe_target"}
+)
 
 
 def stored(run: Path) -> dict[str, Any]:
@@ -29,15 +32,19 @@ def finished(run: Path) -> bool:
 
 
 def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str]) -> None:
-    """Write the record of a new run; for an old one refuse other values in the tables ``fixed``, all at once."""
+    """Write the record of a new run; for an old one refuse other values in the tables ``fixed``, all at once.
+
+    A run without a checkpoint has learnt nothing yet, so a first command that went wrong may be corrected.
+    """
     before = stored(run)
     if not before:
         strangers = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.exists() else []
         if strangers:
             raise UserError(f"the folder holds '{strangers[0]}' but no {NAME}", run, "choose another --out")
+    if finished(run) or (run / CHECKPOINT).exists():
+        raise_all(_differences(run, before, record, fixed))
+    else:
         files.write_toml(run / NAME, {"format": files.FORMAT, **record})
-        return
-    raise_all(_differences(run, before, record, fixed))
 
 
 def _differences(run: Path, before: Mapping, now: Mapping, fixed: Collection[str]) -> Iterator[UserError]:

@@ -41,6 +41,8 @@ def warning(now: dict[str, float], untrained: dict[str, float]) -> str | None:
 
     An untrained encoder maps all images close together too, so the loss of what it told apart counts as well.
     """
+    if not now or not untrained:
+        return None
     rank, std, before = now["effective_rank"], now["feature_std"], untrained["effective_rank"]
     remedy = "lower --lr, take a larger --batch, or stronger views; compare the probe with its first value"
     if rank < LOW_RANK or std < LOW_STD:

@@ -1,13 +1,12 @@
 """One feature vector a scan: the coarsest map of a frozen encoder, averaged over the whole scan."""
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from medssl.data.store import Store
 from medssl.networks.pyramid import Pyramid
 
+Loaded = tuple[Tensor, Tensor]  # images (b, C, *window), voxels that each fills (b, axes)
 SPAN = 2  # an axis of up to this many patches is seen at once
 
 
@@ -51,8 +51,8 @@ def embed(
     read = partial(_read, store, rows)
     total = np.zeros((len(rows), encoder.channels[-1]))
     weight = np.zeros((len(rows), 1))
-    with frozen(encoder), ThreadPoolExecutor(1) as reader:
-        for part, (images, valid) in zip(parts, _ahead(reader, read, parts), strict=True):
+    with frozen(encoder):
+        for part, (images, valid) in zip(parts, _ahead(read, parts), strict=True):
             summed, area = pool(encoder(images.to(device))[-1], valid.to(device), part[0].size)
             index = [w.item for w in part]
             np.add.at(total, index, summed.double().cpu().numpy())
@@ -116,16 +116,19 @@ def frozen(encoder: nn.Module) -> Iterator[None]:
         encoder.train(training)
 
 
-def _ahead(reader: ThreadPoolExecutor, read: Any, parts: list[Any]) -> Iterator[Any]:
-    """``read`` of every part, in order, one part ahead of its use."""
-    waiting = reader.submit(read, parts[0]) if parts else None
-    for following in [*parts[1:], None]:
-        result = waiting.result() if waiting is not None else None
-        waiting = reader.submit(read, following) if following is not None else None
-        yield result
+def _ahead(read: Callable[[list[Window]], Loaded], parts: Sequence[list[Window]]) -> Iterator[Loaded]:
+    """``read`` of every part, in order; the next one is read while the last is in use."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[Future[Loaded]] = deque()
+        for part in parts:
+            waiting.append(reader.submit(read, part))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def _read(store: Store, rows: Sequence[int], part: Sequence[Window]) -> tuple[Tensor, Tensor]:
+def _read(store: Store, rows: Sequence[int], part: Sequence[Window]) -> Loaded:
     low = store.plan.value_range[0]
     cuts = []
     for window in part:

@@ -66,7 +66,7 @@ def verdict(
         "labels": levels,
         "reach": _labels_to_reach(levels, others),
         "sentence": _overall(levels, others, metric),
-        "note": _note(levels, many),
+        "note": " ".join(filter(None, (_note(levels, many), _unlearnt(levels, metric)))),
     }
 
 
@@ -87,7 +87,9 @@ def _at_count(
     for arm in scores:
         full, again = (np.stack([columns[arm, s][i] for s in seeds[arm]], axis=-1) for i in (0, 1))
         alone = estimate(full, again, needed, stream(seed, "bootstrap", arm, n))
-        bands[arm] = {"mean": alone.mean, "interval": list(alone.interval())}
+        # Student's t knows no bounds, a score does.
+        interval = [min(1.0, max(0.0, end)) if math.isfinite(end) else end for end in alone.interval()]
+        bands[arm] = {"mean": alone.mean, "interval": interval}
         paired = [s for s in seeds[arm] if (BASELINE, s) in columns]
         if arm == BASELINE or not paired:
             continue
@@ -240,6 +242,16 @@ def _note(levels: list[dict[str, Any]], many: int) -> str:
     if clear:
         text += f" Corrected for their number (Bonferroni), {firm} of {len(clear)} clear verdicts stay clear."
     return text
+
+
+def _unlearnt(levels: list[dict[str, Any]], metric: str) -> str:
+    """Arms that all failed do not differ either; that must not pass for a finding."""
+    floor = {"dice": 0.1, "auc": 0.55}[metric]
+    lost = [at["n_labels"] for at in levels if all(band["mean"] < floor for band in at["arms"].values())]
+    if not lost:
+        return ""
+    counts = _listed([str(n) for n in lost])
+    return f"With {counts} labelled patients no arm learnt the task: train for more steps before comparing."
 
 
 def _signed(x: float) -> str:

@@ -2,7 +2,7 @@
 
 Contrast keeps what tells two images apart and throws detail away. PCRL keeps the detail: from the features of an
 ordinary encoder f_o, a momentum encoder f_m and their mixture, one shared decoder must rebuild the image in a pose
-that a code t prescribes. Equation numbers of the objective are those of the docstring of ``PCRL.losses``.
+that a code t prescribes. The numbered equations are in ``PCRL.losses``.
 """
 
 import math
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medssl import distributed
@@ -23,8 +22,8 @@ from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.attention import TransformAttention
 from medssl.networks.balance import GradientBalance
 from medssl.networks.decoder import Decoder
-from medssl.networks.heads import Projector, mixed, pool
-from medssl.networks.momentum import KeyQueue, encode_shuffled, frozen_copy, move_towards
+from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
+from medssl.networks.momentum import KeyQueue, frozen_copy, move_towards, teach
 from medssl.networks.norms import set_norm
 from medssl.networks.pyramid import build_encoder, check_patch
 from medssl.rng import Rng, key
@@ -33,6 +32,7 @@ from medssl.views.pose import anchors, before_turn, poses
 from medssl.views.turn import code_size, turn, unturn
 
 ANCHORS = 32  # positions a view that the patch contrast compares
+LEARNERS = {"encoder", "projector", "patch_projector"}  # what the teacher holds a copy of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +73,17 @@ class PCRLConfig(ModelConfig):
         found = super().problems()
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                choices = ", ".join(map(str, get_args(hint)))
-                found.append(UserError(f"{name} is {getattr(self, name)!r}", fix=f"choose one of {choices}"))
+                fix = f"choose one of {', '.join(get_args(hint))}"
+                found.append(UserError(f"{name} is {getattr(self, name)!r}", fix=fix))
+        weight = self.rebuild_weight
+        pair = weight if isinstance(weight, tuple) else (weight, weight)
+        numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)
         wrong = {
             "queue": self.queue is not None and self.queue < 1,
             "momentum": self.momentum is not None and not 0 <= self.momentum < 1,
             "temperature": self.temperature is not None and self.temperature <= 0,
             "batch_groups": self.batch_groups < 1,
-            "rebuild_weight": not _is_weight(self.rebuild_weight),
+            "rebuild_weight": weight != "balanced" and not numbers,
             "contrast_weight": self.contrast_weight < 0,
         }
         found += [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
@@ -100,12 +103,6 @@ class PCRLConfig(ModelConfig):
         return replace(self, queue=queue, momentum=momentum, temperature=temperature)
 
 
-def _is_weight(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return len(value) == 2 and all(isinstance(v, int | float) and v >= 0 for v in value)
-    return value == "balanced" or (isinstance(value, int | float) and value >= 0)
-
-
 class PCRL(Method):
     """``PCRL(PCRLConfig(...))``, or its fields as keywords: ``PCRL(encoder="resnet18", dims=2, channels=1)``."""
 
@@ -115,16 +112,20 @@ class PCRL(Method):
 
     def __init__(self, config: PCRLConfig | None = None, /, **options: Any) -> None:
         super().__init__()
-        config = from_table(PCRLConfig, options) if config is None else config
-        self.config = config
+        self.config = config = from_table(PCRLConfig, options) if config is None else config
         self._temperature = 0.2 if config.temperature is None else config.temperature
         self._momentum = 0.999 if config.momentum is None else config.momentum
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # a user's own generator goes on undisturbed
             torch.manual_seed(key(config.seed, "weights") % 2**63)
             self._build(config)
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 16384, config.embed_dim)
         self.balance = GradientBalance()
+        self._pairs = PairConfig.for_size(config.size, config.value_range)
+        # Terms of each kind are averaged: contrast over images and patches, reconstruction over branches.
+        contrasts = {"image": 1, "patch": 0, "both": 1}[config.contrast] * (3 if config.mix else 1)
+        self._contrast_share = config.contrast_weight / (contrasts + (config.contrast != "image"))
+        self._rebuilds = 2 + config.rebuild_momentum + config.mix
         self._seen: dict[str, Any] = {}
 
     def _build(self, config: PCRLConfig) -> None:
@@ -140,50 +141,38 @@ class PCRL(Method):
             self.patch_projector = Projector(encoder.channels[self._level], out=config.embed_dim)
         self.attention = TransformAttention(code_size(config.dims), encoder.channels[-1], config.dims, config.attention)
         bounded = config.dims == 3 and config.value_range[0] >= 0 and config.value_range[1] <= 1
-        self.decoder = Decoder(
-            encoder.channels,
-            encoder.strides,
-            config.dims,
-            config.channels,
-            head="sigmoid" if config.head == "sigmoid" or (config.head == "auto" and bounded) else "linear",
-            up="transposed" if config.encoder == "poolunet" else "nearest",
-            norm=config.norm,
-        )
+        head: Any = ("sigmoid" if bounded else "linear") if config.head == "auto" else config.head
+        up: Any = "transposed" if config.encoder == "poolunet" else "nearest"
+        shape = (encoder.channels, encoder.strides, config.dims, config.channels)
+        self.decoder = Decoder(*shape, head=head, up=up, norm=config.norm)
 
     def _learners(self) -> nn.ModuleDict:
-        """What the teacher holds a copy of: encoder and projection heads."""
-        names = ["encoder", "projector", "patch_projector"]
-        return nn.ModuleDict({name: getattr(self, name) for name in names if hasattr(self, name)})
+        return nn.ModuleDict({name: module for name, module in self.named_children() if name in LEARNERS})
 
     # Views ----------------------------------------------------------------------------------------------------
 
     def region(self) -> tuple[int, ...]:
-        return region_for(self._pairs())
-
-    def _pairs(self) -> PairConfig:
-        return PairConfig.for_size(self.config.size, self.config.value_range)
+        return region_for(self._pairs)
 
     @torch.no_grad()
     def views(self, batch: Batch, rng: Rng) -> Views:
         config, device = self.config, batch.image.device
         # Published code: input and target in poses that differ by branch, misaligned in some.
         # Ours: the input is x, the target T_t(x) exactly, so that the pose is known from t alone.
-        pair = before_turn(make_pair(batch.normalised(), self._pairs(), rng), rng)
-        images = {"x1": pair.x1, "x2": pair.x2, "hidden1": pair.corrupted1, "hidden2": pair.corrupted2}
-        images |= {"target1": pair.clean1, "target2": pair.clean2}
-        if config.target == "view":
-            images |= {"target1": turn(pair.x1, pair.t1), "target2": turn(pair.x2, pair.t2)}
+        pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng)
+        clean = config.target == "clean"
+        targets = (pair.clean1, pair.clean2) if clean else (turn(pair.x1, pair.t1), turn(pair.x2, pair.t2))
+        images = {"x1": pair.x1, "x2": pair.x2, "target1": targets[0], "target2": targets[1]}
+        images |= {"hidden1": pair.corrupted1, "hidden2": pair.corrupted2}
         drawn: dict[str, Any] = {"item": batch.item, "patient": batch.patient, "t1": pair.t1, "t2": pair.t2}
         if config.contrast != "image":
-            grid = tuple(n // s for n, s in zip(config.size, self.encoder.strides[self._level], strict=True))
-            drawn["anchors"] = anchors(pair, grid, ANCHORS, rng)
+            drawn["anchors"] = anchors(pair, self.encoder.strides[self._level], ANCHORS, rng)
         # Beta(1, 1) is uniform. One draw a batch, the same on all ranks.
-        for name in ("alpha", "lambda"):
-            share = float(rng.batch(f"pcrl/{name}").random())
-            drawn[name] = max(share, 1 - share)
+        shares = {name: float(rng.batch(f"pcrl/{name}").random()) for name in ("alpha", "lambda")}
+        drawn |= {name: max(share, 1 - share) for name, share in shares.items()}
         drawn["order"] = torch.from_numpy(rng.batch("pcrl/order").permutation(len(batch))).to(device)
         ranks = distributed.world_size()
-        if config.norm == "batch" and (ranks > 1 or config.batch_groups > 1):
+        if config.norm == "batch" and max(ranks, config.batch_groups) > 1:
             drawn["shuffle"] = torch.from_numpy(rng.batch("pcrl/shuffle").permutation(len(batch) * ranks)).to(device)
         return Views(images, drawn)
 
@@ -198,41 +187,29 @@ class PCRL(Method):
         (4) hybrid: D(α·gate(F_o, t1) + (1-α)·gate(F_m, t2)) → α·T1(x1) + (1-α)·T2(x2), skips mixed alike.
         The gate touches the coarsest map only, the contrast sees it ungated.
         """
-        config = self.config
         student = Shared(self.encoder(views["x1"]))
-        teacher = self._teach(views["x2"], views)
-        coarsest = student.maps[-1]
+        teacher = teach(self.teacher["encoder"], views["x2"], views.drawn.get("shuffle"))
         yield from self._contrasts(student, teacher, views)
-        by_contrast = coarsest.grad.clone() if coarsest.is_leaf and coarsest.grad is not None else None
-        if config.rebuild_weight != 0:
-            yield from self._rebuilds(student, teacher, views, progress)
-            if config.rebuild_weight == "balanced" and by_contrast is not None:
-                by_rebuild = (coarsest.grad - by_contrast) / self._weight(progress)
-                self._seen["norms"] = torch.stack([by_contrast.float().norm(), by_rebuild.float().norm()])
+        balanced = self.config.rebuild_weight == "balanced"
+        before = {level: grad.clone() for level, grad in student.gradients().items()} if balanced else {}
+        if self.config.rebuild_weight != 0:
+            yield from self._branches(student, teacher, views, progress)
+        if before:
+            self._seen["norms"] = self.balance.measure(before, student.gradients())
         yield student
-        if config.mix:
+        if self.config.mix:
             yield from self._mixed(teacher, views, progress)
 
-    def _teach(self, x: Tensor, views: Views) -> list[Tensor]:
-        with torch.no_grad():
-            if "shuffle" in views.drawn:
-                return encode_shuffled(self.teacher["encoder"], x, views["shuffle"])
-            return self.teacher["encoder"](x)
-
     def _contrasts(self, student: Shared, teacher: list[Tensor], views: Views) -> Iterator[Term]:
-        config = self.config
-        with torch.no_grad():
-            keys = self.teacher["projector"](pool(teacher[-1]))
-        self._seen["keys"] = (unit(keys), views["item"], views["patient"])
-        if config.contrast_weight == 0:
-            return
         # Published code: NCE with a frozen normaliser, three updates of the queue a step, no word of patients.
         # Ours: InfoNCE; this step's keys come after the loss; the same image or patient is never a negative.
-        if config.contrast != "patch":
+        keys = self.teacher["projector"](pool(teacher[-1]))
+        self._seen["keys"] = (unit(keys), views["item"], views["patient"])
+        if self.config.contrast_weight > 0 and self.config.contrast != "patch":
             yield self._contrast("contrast", student, keys, views)
-        if config.contrast != "image":
+        if self.config.contrast_weight > 0 and self.config.contrast != "image":
             value = self._patch_contrast(student.maps[self._level], teacher[self._level], views)
-            yield Term("contrast_patch", self._contrast_share() * value, student)
+            yield Term("contrast_patch", self._contrast_share * value, student)
 
     def _contrast(self, name: str, student: Shared, keys: Tensor, views: Views, both: bool = False) -> Term:
         allowed = self.queue.allowed(views["item"], views["patient"])
@@ -240,34 +217,27 @@ class PCRL(Method):
             allowed = allowed & allowed[views["order"]]
         query = unit(self.projector(pool(student.maps[-1])))
         value = info_nce(query, unit(keys), self.queue.keys, allowed, self._temperature)
-        return Term(name, self._contrast_share() * value, student)
+        return Term(name, self._contrast_share * value, student)
 
     def _patch_contrast(self, ours: Tensor, theirs: Tensor, views: Views) -> Tensor:
         """InfoNCE at equal positions of the two views; negatives are far positions and other patients."""
         cells, there, shown = views["anchors"]
-        spots = ours.flatten(2).gather(2, cells[:, None].expand(-1, ours.shape[1], -1))  # (b, c, a)
-        query = unit(self.patch_projector(spots.transpose(1, 2).flatten(0, 1)))  # (b·a, d)
-        with torch.no_grad():
-            places = there.view(*cells.shape, *(1,) * (ours.ndim - 3), ours.ndim - 2).to(theirs.dtype)
-            spots = F.grid_sample(theirs, places, align_corners=False).flatten(2)
-            keys = unit(self.teacher["patch_projector"](spots.transpose(1, 2).flatten(0, 1)))
+        query = unit(self.patch_projector(at_cells(ours, cells)))
+        keys = unit(self.teacher["patch_projector"](at_places(theirs, there)))
         allowed = far_or_other(cells, tuple(ours.shape[2:]), views["item"], views["patient"], radius=1)
         shown = shown.flatten()
         return info_nce(query, keys, keys, allowed & shown, self._temperature, shown)
 
-    def _rebuilds(self, student: Shared, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term]:
-        share, alpha = self._rebuild_share(progress), views["alpha"]
-        t1, t2, hidden1, hidden2 = (views[name] for name in ("t1", "t2", "hidden1", "hidden2"))
-
-        def term(name: str, maps: Sequence[Tensor], target: Tensor, hidden: Tensor) -> Term:
-            return Term(name, share * self._rebuild(maps, target, hidden), student)
-
-        yield term("rebuild_ordinary", self._gated(student.maps, t1), views["target1"], hidden1)
+    def _branches(self, student: Shared, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term]:
+        share, alpha, hidden = self._rebuild_share(progress), views["alpha"], views["hidden1"] | views["hidden2"]
+        value = self._rebuild(self._gated(student.maps, views["t1"]), views["target1"], views["hidden1"])
+        yield Term("rebuild_ordinary", share * value, student)
         if self.config.rebuild_momentum:
-            yield term("rebuild_momentum", self._gated(teacher, t2), views["target2"], hidden2)
-        hybrid = mixed(self._gated(student.maps, t1), self._gated(teacher, t2), alpha)
-        target = torch.lerp(views["target2"], views["target1"], alpha)
-        yield term("rebuild_hybrid", hybrid, target, hidden1 | hidden2)
+            value = self._rebuild(self._gated(teacher, views["t2"]), views["target2"], views["hidden2"])
+            yield Term("rebuild_momentum", share * value, student)
+        hybrid = mixed(self._gated(student.maps, views["t1"]), self._gated(teacher, views["t2"]), alpha)
+        value = self._rebuild(hybrid, torch.lerp(views["target2"], views["target1"], alpha), hidden)
+        yield Term("rebuild_hybrid", share * value, student)
 
     def _mixed(self, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term | Shared]:
         """Mixed inputs, ungated and without T: one gate cannot name two transformations."""
@@ -278,9 +248,8 @@ class PCRL(Method):
 
         student = Shared(self.encoder(mix(views["x1"])))
         if self.config.contrast_weight > 0 and self.config.contrast != "patch":
-            with torch.no_grad():
-                raw = self.teacher["projector"](pool(teacher[-1]))
-                seen = self.teacher["projector"](pool(self._teach(mix(views["x2"]), views)[-1]))
+            maps = teach(self.teacher["encoder"], mix(views["x2"]), views.drawn.get("shuffle"))
+            raw, seen = (self.teacher["projector"](pool(found[-1])) for found in (teacher, maps))
             yield self._contrast("contrast_mixed", student, seen, views, both=True)
             yield self._contrast("contrast_mixed_keys", student, mix(raw), views, both=True)
         if self.config.rebuild_weight != 0:
@@ -294,24 +263,14 @@ class PCRL(Method):
         return [*maps[:-1], self.attention(maps[-1], code)]
 
     def _rebuild(self, maps: Sequence[Tensor], target: Tensor, hidden: Tensor) -> Tensor:
-        where = hidden if self.config.rebuild == "corrupted" else None
-        return rebuild_error(self.decoder(maps), target, where)
-
-    def _contrast_share(self) -> float:
-        """Mean over the contrast terms."""
-        config = self.config
-        image = 0 if config.contrast == "patch" else 3 if config.mix else 1
-        return config.contrast_weight / (image + (config.contrast != "image"))
+        return rebuild_error(self.decoder(maps), target, hidden if self.config.rebuild == "corrupted" else None)
 
     def _rebuild_share(self, progress: float) -> float | Tensor:
         """λ_rec over the number of reconstructions."""
-        return self._weight(progress) / (2 + self.config.rebuild_momentum + self.config.mix)
-
-    def _weight(self, progress: float) -> float | Tensor:
         weight = self.config.rebuild_weight
         if isinstance(weight, tuple):
-            return weight[0] + (weight[1] - weight[0]) * progress
-        return self.balance.weight() if weight == "balanced" else float(weight)
+            weight = weight[0] + (weight[1] - weight[0]) * progress
+        return (self.balance.weight() if weight == "balanced" else weight) / self._rebuilds
 
     # Update ---------------------------------------------------------------------------------------------------
 
@@ -327,22 +286,16 @@ class PCRL(Method):
     # Report ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def rebuild_samples(self, views: Views) -> dict[str, Tensor]:
-        """What the report shows: (b, C, *s) input, target, rebuilt; (b, n, C, *s) rebuilt under n poses, and T_t(x)."""
-        was_training = self.training
+    def rebuild_samples(self, views: Views) -> dict[str, Any]:
+        """What the report shows: (b, C, *s) view, target, rebuilt; (n, C, *s) the first view in n poses, and T_t(x)."""
+        training = self.training
         self.eval()
-        x, codes = views["x1"], poses(self.config.size).to(views["x1"].device)
-        maps = self.encoder(x)
+        maps = self.encoder(views["x1"])
         rebuilt = self.decoder(self._gated(maps, views["t1"]))
-        clean = unturn(views["target1"], views["t1"])
-        each = [code.expand(len(x), -1) for code in codes]
-        found = {
-            "input": x,
-            "target": views["target1"],
-            "rebuilt": rebuilt,
-            "turned": torch.stack([self.decoder(self._gated(maps, code)) for code in each], dim=1),
-            "turned_target": torch.stack([turn(clean, code) for code in each], dim=1),
-            "codes": codes,
-        }
-        self.train(was_training)
-        return found
+        names, codes = poses(self.config.size)
+        codes = codes.to(rebuilt.device)
+        first = [level[:1].expand(len(codes), *level.shape[1:]) for level in maps]
+        clean = unturn(views["target1"][:1], views["t1"][:1]).expand(len(codes), *rebuilt.shape[1:])
+        gate = {"gate_rebuilt": self.decoder(self._gated(first, codes)), "gate_target": turn(clean, codes)}
+        self.train(training)
+        return {"view": views["x1"], "target": views["target1"], "rebuilt": rebuilt, **gate, "gate_names": names}

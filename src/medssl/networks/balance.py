@@ -25,6 +25,13 @@ class GradientBalance(nn.Module):
         return torch.where(known, self.norms[0] / self.norms[1].clamp(min=1e-12), 1.0)
 
     @torch.no_grad()
+    def measure(self, before: dict[int, Tensor], after: dict[int, Tensor]) -> Tensor:
+        """Norms (2,) of a's gradients ``before`` and of what b, weighted by λ, has added ``after``; levels as keys."""
+        added = [grad - before[i] if i in before else grad for i, grad in after.items()]
+        a, b = (torch.stack([g.float().norm() for g in found]).norm() for found in (list(before.values()), added))
+        return torch.stack([a, b / self.weight()])
+
+    @torch.no_grad()
     def observe(self, norms: Tensor) -> None:
         """Take in (2,) norms of this step, b's without λ; averaged over ranks. A zero says nothing and is left out."""
         now = distributed.gather(norms[None].to(self.norms)).mean(0)

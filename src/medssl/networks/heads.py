@@ -3,13 +3,28 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
 def pool(feature_map: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c"]:
     """Global average, in float32."""
     return feature_map.flatten(2).float().mean(2)
+
+
+def at_cells(feature_map: Float[Tensor, "b c *s"], cells: Int[Tensor, "b a"]) -> Float[Tensor, "n c"]:
+    """Features of the numbered positions, n = b·a."""
+    spots = feature_map.flatten(2).gather(2, cells[:, None].expand(-1, feature_map.shape[1], -1))
+    return spots.transpose(1, 2).flatten(0, 1)
+
+
+def at_places(feature_map: Float[Tensor, "b c *s"], places: Float[Tensor, "b a d"]) -> Float[Tensor, "n c"]:
+    """Features between positions, linearly; ``places`` in [-1, 1], last axis first, as ``grid_sample`` takes them."""
+    b, a, dims = places.shape
+    grid = places.view(b, a, *(1,) * (dims - 1), dims).to(feature_map.dtype)
+    spots = F.grid_sample(feature_map, grid, align_corners=False).flatten(2)
+    return spots.transpose(1, 2).flatten(0, 1)
 
 
 class Projector(nn.Module):

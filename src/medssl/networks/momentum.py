@@ -23,11 +23,15 @@ def move_towards(teacher: nn.Module, student: nn.Module, momentum: float) -> Non
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
 
 
-def encode_shuffled(encoder: nn.Module, x: Tensor, shuffle: Tensor) -> list[Tensor]:
-    """Maps of ``x`` (b, …), each image normalised among other neighbours, on another rank where there are several.
+@torch.no_grad()
+def teach(encoder: nn.Module, x: Tensor, shuffle: Tensor | None = None) -> list[Tensor]:
+    """The teacher's maps of ``x`` (b, …).
 
-    ``shuffle`` is a permutation of the global batch, the same on all ranks.
+    ``shuffle``, a permutation of the global batch and the same on all ranks, has each image normalised among other
+    neighbours than the student's, on another rank where there are several.
     """
+    if shuffle is None:
+        return encoder(x)
     own = slice(distributed.rank() * len(x), (distributed.rank() + 1) * len(x))
     maps = encoder(distributed.gather(x)[shuffle[own]])
     back = shuffle.argsort()[own]

@@ -13,11 +13,12 @@ from medssl.report.blocks import Block, Facts, Figure, Grid, Section
 
 # Keys of metrics.jsonl that are not terms of the objective.
 _BOOKKEEPING = {"step", "lr", "samples_per_s", "data_wait", "eta_s", "elapsed_s", "seconds", "total", "best"}
+_NO_TERMS = ("norm.", "probe.", "val_")
 _WATCHED = {
-    "effective_rank": "Effective rank of the features",
-    "feature_std": "Spread of the features",
-    "probe.knn": "Nearest-neighbour probe, balanced accuracy",
-    "probe.linear": "Linear probe, balanced accuracy",
+    "effective_rank": "Effective rank of features",
+    "feature_std": "Spread of features",
+    "probe.knn": "Nearest-neighbour probe",
+    "probe.linear": "Linear probe",
 }
 # Options that say where something lies on this machine; a report is handed on, and they are not.
 _PRIVATE = {"data", "out", "config", "init", "cluster", "arms", "folder", "run", "scans", "table"}
@@ -62,9 +63,12 @@ def course(runs: Mapping[str, Path], colour: Mapping[str, str]) -> list[Section]
     empty = "No steps were logged."
     losses: list[Block] = [Figure(figures.curves(_said(k), _lines(rows, k), colour)) for k in terms]
     if norms:
-        strength = {_said(k): next(iter(_lines(rows, k).values())) for k in norms}
-        palette = dict(zip(strength, figures.SERIES[1:], strict=False))
-        losses.append(Figure(figures.curves("Gradient norm of each term", strength, palette)))
+        for name, found in rows.items():
+            lines = {_said(k.removeprefix("norm.")): _lines({name: found}, k).get(name) for k in norms}
+            strength = {k: line for k, line in lines.items() if line}
+            palette = dict(zip(strength, figures.SERIES[1:], strict=False))
+            title = "Gradient norms" if len(rows) == 1 else f"Gradient norms, {name}"
+            losses.append(Figure(figures.curves(title, strength, palette)))
     watched = [Figure(figures.curves(_WATCHED[k], _lines(rows, k), colour)) for k in _WATCHED if k in keys]
     return [
         Section("Loss terms", losses, "Each weighted term of the objective, as the encoder learned.", empty),
@@ -72,7 +76,7 @@ def course(runs: Mapping[str, Path], colour: Mapping[str, str]) -> list[Section]
             "Collapse and probes",
             watched,
             "Does the encoder still tell images apart? A collapsing one loses effective rank. "
-            "Probes see training patients only; step 0 is the untrained encoder.",
+            "Probes (balanced accuracy) see training patients only; step 0 is the untrained encoder.",
             "Too few scans to measure it, or no probe was run.",
         ),
     ]
@@ -88,29 +92,21 @@ def _lines(rows: Mapping[str, Sequence[dict[str, Any]]], key: str) -> dict[str, 
 
 
 def rebuilt(run: Path, title: str = "Views and their reconstructions") -> Section:
-    """Pairs of views beside what the decoder rebuilt of them, and one image under several gates."""
+    """Views beside what the decoder rebuilt of them, and one image under several gates."""
     found, card = arrays(run / "samples.npz"), table(run / "encoder.json")
     span = tuple(card.get("preprocessing", {}).get("value_range", ())) or None
     blocks: list[Block] = []
-    columns = [k for k in found if not k.startswith("gate") and found[k].ndim >= 4]
+    columns = [name for name in ("view", "target", "rebuilt") if name in found]
     if columns:
-        count = min(_SAMPLES, *(len(found[k]) for k in columns))
-        rows = [[_cell(found[k][i], span) for k in columns] for i in range(count)]
-        blocks.append(
-            Grid(
-                [_said(k) for k in columns],
-                rows,
-                caption="Each row is one training image; volumes show their middle slice.",
-            )
-        )
-    if "gate_rebuilt" in found:
-        names = [str(name) for name in found.get("gate_names", [])]
-        pairs = [("rebuilt", found["gate_rebuilt"])]
-        if "gate_target" in found:
-            pairs.insert(0, ("asked for", found["gate_target"]))
-        rows = [[_cell(image, span) for image in stack] for _, stack in pairs]
-        caption = "One image, one encoding: the gate alone tells the decoder which turn or mirror image to rebuild."
-        blocks.append(Grid(names, rows, [name for name, _ in pairs], caption=caption))
+        rows = [[_cell(found[k][i], span) for k in columns] for i in range(min(_SAMPLES, len(found[columns[0]])))]
+        caption = "A row is a training image: the corrupted view, what was asked for, what came back."
+        blocks.append(Grid(columns, rows, caption=caption))
+    gates = {"asked for": "gate_target", "rebuilt": "gate_rebuilt"}
+    stacks = {name: found[key] for name, key in gates.items() if key in found}
+    if stacks and "gate_names" in found:
+        caption = "One image, encoded once: the gate alone tells the decoder which pose to rebuild."
+        rows = [[_cell(image, span) for image in stack] for stack in stacks.values()]
+        blocks.append(Grid([str(name) for name in found["gate_names"]], rows, list(stacks), caption=caption))
     return Section(title, blocks, "", "The run kept no samples.")
 
 

@@ -44,10 +44,15 @@ def _pretrained(run: Path, record: Mapping[str, Any]) -> Page:
     return Page("medssl run", f"pre-training by {method}", headline.strip(), sections, figures=keys, version=version)
 
 
+_COURSE = {
+    "probe.linear": "A linear probe of its frozen features went from {:.2f} to {:.2f} balanced accuracy.",
+    "effective_rank": "The effective rank of its features went from {:.1f} to {:.1f}.",
+}
+
+
 def _course_in_words(rows: list[dict[str, Any]]) -> str:
     """What became of the probe, or else of the effective rank; only what was measured."""
-    for key, words in (("probe.linear", "A linear probe of frozen features went from {:.2f} to {:.2f} balanced accuracy."),
-                       ("effective_rank", "The effective rank of its features went from {:.1f} to {:.1f}.")):  # fmt: skip
+    for key, words in _COURSE.items():
         values = [row[key] for row in rows if row.get(key) is not None]
         if len(values) > 1:
             return words.format(values[0], values[-1])
@@ -72,7 +77,7 @@ def _tested(run: Path, record: Mapping[str, Any], result: Mapping[str, Any]) -> 
     sections = [
         Section("Scores on the test patients", [Table(("Metric", "Value"), scores)]),
         predictions({result["init"]: run}),
-        *parts.course({name: run}, {name: figures.SERIES[1]})[:1],
+        parts.course({name: run}, {name: figures.SERIES[1]})[0],
         Section(
             "Configuration", [parts.configuration({k: v for k, v in record.items() if k != "versions"}, "All options")]
         ),

@@ -36,14 +36,14 @@ def page(study: Path) -> Page:
         sections.append(parts.embedding(folder, f"Embedding by {arm}" if many else "Map of the embedding"))
     sections += [
         facts.section(data),
-        facts.leakage([*data.get("checks", []), *record.get("checks", []), _same_test(results)]),
+        facts.leakage([*data.get("checks", []), _same_test(results)]),
         Section("Configuration", _configuration(record)),
         parts.software(record),
     ]
     task = {"classify": "classification", "segment": "segmentation"}[verdict["task"]]
     return Page(
         "medssl study", f"{task}, {metric}", verdict["sentence"], sections,
-        cards=_cards(verdict, metric), notes=_notes(verdict, record), figures=_keys(verdict, record, data),
+        cards=_cards(verdict, metric), notes=_notes(verdict, data), figures=_keys(verdict, record, data),
         version=record.get("versions", {}).get("medssl", ""),
     )  # fmt: skip
 
@@ -63,20 +63,22 @@ def _cards(verdict: Mapping[str, Any], metric: str) -> list[Card]:
     ]
 
 
-def _notes(verdict: Mapping[str, Any], record: Mapping[str, Any]) -> list[Note]:
+def _notes(verdict: Mapping[str, Any], data: Mapping[str, Any]) -> list[Note]:
     notes = [Note(verdict["note"])] if verdict.get("note") else []
     for arm in verdict.get("reach", []):
-        score = f"{arm['score']:.3f}"
-        text = f"{arm['arm']} reaches with about {arm['labels']:.0f} labelled patients what scratch reaches with {arm['of']}"
-        notes.append(Note(f"{text} ({_METRICS[verdict['metric']]} {score}; read off the curve between the counts)."))
+        score = f"{_METRICS[verdict['metric']]} {arm['score']:.3f}"
+        text = f"{arm['arm']} with about {arm['labels']:.0f} labelled patients reaches what scratch reaches with"
+        notes.append(Note(f"{text} {arm['of']} ({score}; read off the curve between the counts)."))
     if verdict.get("transductive"):
-        text = "Transductive: pre-training saw the images of the test patients (never their labels). Scores on new patients may be lower."
+        text = "Transductive: pre-training saw the images of the test patients, though never their labels."
+        notes.append(Note(f"{text} Scores on new patients may be lower.", "warning"))
+    notes += [Note(text, "warning") for text in verdict.get("warnings", [])]
+    if verdict.get("failed"):
+        text = f"{len(verdict['failed'])} runs failed and are missing here: {', '.join(verdict['failed'])}."
         notes.append(Note(text, "warning"))
-    for failed in record.get("failed", []):
-        notes.append(Note(f"Run {failed} failed and is missing from the comparison.", "warning"))
-    if record.get("smoke"):
-        notes.append(Note("A short run to see that everything works: its verdict means nothing.", "warning"))
-    notes += [Note(f"{c['check']}: {c['detail']}.", "warning") for c in record.get("checks", []) if c["ok"] is False]
+    for check in data.get("checks", []):
+        if check["ok"] is not True and not verdict.get("transductive"):
+            notes.append(Note(f"{check['check']}: {check['detail']}.", "warning"))
     return notes
 
 

@@ -25,7 +25,7 @@ def model_config(
     plan = store.plan
     given = to_table(chosen) | dict(settings or {})
     common = {"dims": plan.dims, "channels": plan.channels, "value_range": tuple(plan.value_range)}
-    config = kind(**given, **common)
+    config = kind(**given | common)
     if not config.patch:
         config = replace(config, patch=default_patch(config, store.shapes))
     return config.fitted(images, steps)

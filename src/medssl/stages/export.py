@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from medssl import files
 from medssl.config import ModelConfig, to_table
@@ -23,8 +23,7 @@ CARD = "encoder.json"
 
 def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int, transductive: bool) -> None:
     """encoder.safetensors and encoder.json: architecture, preprocessing contract, data hash. No ids, dates, paths."""
-    with files.atomic(run / WEIGHTS) as temporary:
-        save_file(export_state(method.encoder), temporary)
+    files.write_bytes(run / WEIGHTS, save(export_state(method.encoder)))
     card: dict[str, Any] = {
         "format": files.FORMAT,
         "encoder": {key: value for key, value in to_table(method.config).items() if key in _common()},

@@ -77,15 +77,13 @@ class Training:
     def __init__(self, options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> None:
         self.options, self.setup, self.task, self.fabric = options, setup, task, fabric
         optim = options.optim
-        optimizer = make_optimizer(
+        self.optimizer = make_optimizer(
             task,
             name=optim.optimizer,
             lr=optim.lr,
             weight_decay=optim.weight_decay,
             scales={"encoder": options.encoder_lr} if setup.init is not None else {},
-            fused=not (fabric.strategy.precision.precision == "16-mixed" and optim.clip > 0),
         )
-        self.optimizer: Any = fabric.setup_optimizers(optimizer)
         found = checkpoint.load(options.out, task, self.optimizer, fabric)
         self.start, kept = found.step, found.extra.get("best")
         self.best = Best(kept["step"], Score(**kept["score"]), kept["state"]) if kept else None

@@ -136,8 +136,9 @@ def _segmented(
         image = torch.from_numpy(store.normalised(row)).to(fabric.device)
         fill = float(np.clip(store.fill[row] * store.gain[row] + store.bias[row], *setup.config.value_range))
         with fabric.autocast():
-            pred = task.predict(image, fill).cpu().numpy()
+            found = task.predict(image, fill).cpu().numpy()
         truth = store.read_mask(row)
+        pred = found.astype(truth.dtype)
         spacing_mm = spacings[row] if spacings[row] is not None else (1.0,) * truth.ndim
         yield row, segmentation(pred, truth, task.config.labels, spacing_mm, surfaces), pred, truth
 

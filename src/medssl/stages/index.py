@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,22 @@ def run(options: Index) -> Path:
         candidates = [file for file in found if file.path not in masks]
         headers = gather_headers(scans, candidates, cache, None if options.keep_ids else salt, options.workers)
         naming = Naming(salt, options.keep_ids, options.patient_regex, options.modality)
-        rows = [naming.row(item, table) for item in headers.items]
+        rows = naming.rows(headers.items, table)
         outcomes, learnt, read = gather_facts(scans, rows, _stamp(scans, found), cache, options.workers)
         usable, unusable = _with_facts(rows, outcomes)
         faults += headers.faults + unusable
         usable, refused = _split(options, usable, earlier)
-        faults += refused + _unmatched(table, found, rows) + _lone_masks(masks, found, usable, faults + refused)
+        faults += (
+            refused
+            + _unmatched(table, found, rows, naming.identify)
+            + _lone_masks(masks, found, usable, faults + refused)
+        )
         write_cache(out, headers.cache | learnt)
         write_problems(out, faults)
         if not usable:
             raise UserError(f"no usable scan among {len(found)} files", scans, f"{out / 'problems.csv'} says why")
-        write_sheet(out / "sheet.png", usable, scans, _title(usable), options.workers)
+        if read or not (out / "sheet.png").exists():
+            write_sheet(out / "sheet.png", usable, scans, _title(usable), options.workers)
         labels = sorted({name for row in usable for name in row["labels"]}, key=_order_of(table))
         write_index(out, [_columns(row, labels) for row in usable], labels, _about(options, scans))
     _tell(out, usable, faults, labels, read)
@@ -148,10 +154,10 @@ def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[li
     return used, faults
 
 
-def _unmatched(table: Table | None, found: list[Found], rows: list[Row]) -> list[Fault]:
+def _unmatched(table: Table | None, found: list[Found], rows: list[Row], identify: Callable[[str], str]) -> list[Fault]:
     if table is None:
         return []
-    return table.unknown({file.path for file in found}, {row["patient"] for row in rows})
+    return table.unknown({file.path for file in found}, {row["patient"] for row in rows}, identify)
 
 
 def _lone_masks(masks: set[str], found: list[Found], rows: list[Row], faults: list[Fault]) -> list[Fault]:
@@ -196,6 +202,6 @@ def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], re
     for name in labels:
         if len({row["labels"].get(name) for row in rows} - {None}) == 1:
             print(f"warning: label '{name}' has one class only, so nothing can learn it")
-    for text, n in Counter(re.sub(r"[-\d.]+", "N", w) for row in rows for w in row["warnings"]).most_common(8):
+    for text, n in Counter(re.sub(r"-?\d[\d.]*(?!-D)", "N", w) for row in rows for w in row["warnings"]).most_common(8):
         print(f"warning: {n} scans: {text}")
     print(f"{out / 'problems.csv'}: {len(faults)} entries about what is not used" if faults else "no problems")

@@ -40,7 +40,7 @@ def run(options: Prepare) -> Path:
             return data
         problems = _work(options, plan, root, todo, wanted, records)
         made = [records[row["item"]] for row in rows if records[row["item"]] is not None]
-        problems += [(r, n, "nothing to do, unless it surprises you") for r, n in _notes(rows, records)]
+        problems += _notes(rows, records)
         _write_problems(data / "prepare_problems.csv", problems)
         write_prepared(data, made, plan)
         if not made:
@@ -92,8 +92,9 @@ def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:
     return prepare_item(*job)
 
 
-def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[tuple[Row, str]]:
-    return [(row, f"used; {note}") for row in rows for note in (records[row["item"]] or {}).get("notes", [])]
+def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[tuple[Row, str, str]]:
+    known = [(row, records[row["item"]]) for row in rows]
+    return [(row, f"used, but {what}", fix) for row, record in known if record for what, fix in record["notes"]]
 
 
 def _check_disk(data: Path, plan: Plan, todo: list[Row]) -> None:

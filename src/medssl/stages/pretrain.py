@@ -28,6 +28,7 @@ from medssl.stages.configure import model_config
 from medssl.stages.export import write_embedding, write_encoder, write_samples
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
+from medssl.stages.report import write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
 PROBES = 10  # a run, unless told otherwise
@@ -114,11 +115,10 @@ def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabri
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
     """run.toml: everything the result depends on; no paths and no ids."""
     patients = store.items["patient"][rows].n_unique()
-    names = ("steps", "transductive", "probe_target")
     return {
         "verb": "pretrain",
         "method": options.method,
-        "options": {name: getattr(options, name) for name in names},
+        "options": {"steps": options.steps, "transductive": options.transductive},
         "model": to_table(config),
         "optim": to_table(options.optim),
         "loop": to_table(options.loop),
@@ -224,8 +224,6 @@ def _finish(job: Job) -> None:
     few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
     write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
     write_embedding(folder, job.monitor, job.monitor.features(job.method.encoder, job.fabric.device))
-    from medssl.stages.report import write_run_report
-
     write_run_report(folder)
     files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
     print(f"{folder}: encoder.safetensors, encoder.json, report.html", file=sys.stderr)

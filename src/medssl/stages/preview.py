@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from medssl.config import ModelOptions
 from medssl.contract import Views
@@ -35,7 +36,7 @@ def run(options: Preview) -> Path:
     samples = batches(store, rows, region=region, batch=options.rows, steps=1, seed=options.seed)
     batch = next(iter(samples))
     views = method.views(batch, Rng(options.seed, 0))
-    pictures = {"region": batch.normalised()} | pictures_of(views)
+    pictures = {"region": batch.normalised()} | pictures_of(views, config.value_range)
     out = options.out or options.data / f"preview-{options.method}.png"
     with atomic(out) as temporary:
         sheet(pictures, config.value_range).save(temporary, format="PNG")
@@ -43,17 +44,18 @@ def run(options: Preview) -> Path:
     return out
 
 
-def pictures_of(views: Views) -> dict[str, torch.Tensor]:
-    """Those of the views that are images or masks (b, C, *s), by name."""
+def pictures_of(views: Views, value_range: tuple[float, float]) -> dict[str, Tensor]:
+    """The images among the views (b, C, *s), by name; masks (b, *s) become black and white."""
+    low, high = value_range
     found = {}
     for name, image in views.images.items():
-        mask = image.dtype == torch.bool
-        found[name] = image[:, None].float() if mask else image
+        found[name] = torch.where(image[:, None], high, low) if image.dtype == torch.bool else image
     return found
 
 
-def sheet(pictures: dict[str, torch.Tensor], value_range: tuple[float, float]) -> Image.Image:
+def sheet(pictures: dict[str, Tensor], value_range: tuple[float, float]) -> Image.Image:
     """A row a sample, a column a picture; volumes show the middle slice of their last axis."""
+    low, high = value_range
     count = len(next(iter(pictures.values())))
     width, height = len(pictures) * (TILE + GAP) + GAP, HEAD + count * (TILE + GAP) + GAP
     page = Image.new("RGB", (width, height), (20, 22, 26))
@@ -61,15 +63,10 @@ def sheet(pictures: dict[str, torch.Tensor], value_range: tuple[float, float]) -
     for column, (name, images) in enumerate(pictures.items()):
         left = GAP + column * (TILE + GAP)
         pen.text((left, 4), name, fill=(225, 228, 232))
-        low, high = value_range if images.is_floating_point() and not _is_mask(images) else (0.0, 1.0)
         for row, image in enumerate(images):
             tile = _tile((image.float().cpu().numpy() - low) / (high - low))
             page.paste(tile, (left, HEAD + GAP + row * (TILE + GAP)))
     return page
-
-
-def _is_mask(images: torch.Tensor) -> bool:
-    return bool(((images == 0) | (images == 1)).all())
 
 
 def _tile(image: np.ndarray) -> Image.Image:

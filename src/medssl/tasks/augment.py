@@ -15,7 +15,7 @@ from medssl.rng import Rng
 from medssl.views.geometry import Boxes, apply_crop
 
 ZOOM = 1.2  # the region a patch is cut from, as a multiple of the patch
-TURN_P, TURN_DEG = 0.5, 10.0
+TURN_P, TURN_DEG = 0.3, 10.0
 CONTRAST, BRIGHTNESS, GAMMA = 0.15, 0.1, 0.2  # largest relative change; share of the range; of the exponent's log
 
 
@@ -73,20 +73,21 @@ def apply_images(
     return unit.clamp_(0, 1) ** gamma * (high - low) + low
 
 
-def apply_classes(classes: Int[Tensor, "b *s"], change: Change, size: tuple[int, ...]) -> Int[Tensor, "b *o"]:
-    """The same move for class numbers: each place takes the class of which there is most.
+def apply_classes(
+    classes: Int[Tensor, "b *s"], count: int, change: Change, size: tuple[int, ...]
+) -> Int[Tensor, "b *o"]:
+    """The same move for class numbers 0 to ``count`` - 1: each place takes the class of which there is most.
 
     Where nothing is resampled that is the class itself; elsewhere it is nearest-neighbour, but without its ragged
-    edges on turned masks.
+    edges on turned masks. A class at a time, so that memory does not grow with their number.
     """
-    found = torch.zeros(len(classes), *size, dtype=classes.dtype, device=classes.device)
-    most = torch.zeros(len(classes), 1, *size, device=classes.device)
-    for number in classes.unique():
+    most = apply_crop((classes == 0).float()[:, None], change.boxes, change.angles, size)
+    found = torch.zeros(len(classes), 1, *size, dtype=classes.dtype, device=classes.device)
+    for number in range(1, count):
         share = apply_crop((classes == number).float()[:, None], change.boxes, change.angles, size)
-        more = share > most
-        found[more[:, 0]] = number
-        most = torch.where(more, share, most)
-    return mirrored(found[:, None], change.mirror)[:, 0]
+        found.masked_fill_(share > most, number)
+        most = torch.maximum(most, share)
+    return mirrored(found, change.mirror)[:, 0]
 
 
 def mirrored(x: Tensor, chosen: Tensor) -> Tensor:

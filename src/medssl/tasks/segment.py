@@ -81,7 +81,8 @@ class Segment(Task):
         else:
             change = centred(n, region, config.size)
         images = apply_images(batch.normalised(), change, config.size, config.value_range)
-        return Views({"image": images, "mask": apply_classes(self.classes(batch.mask), change, config.size)})
+        mask = apply_classes(self.classes(batch.mask), len(config.labels) + 1, change, config.size)
+        return Views({"image": images, "mask": mask})
 
     def classes(self, mask: Tensor) -> Tensor:
         """Class numbers (int64) of mask values, any shape."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -68,7 +67,9 @@ class PairConfig:
     """Share of in-painting among paintings."""
 
     @classmethod
-    def for_size(cls, size: tuple[int, ...], value_range: tuple[float, float] = (0.0, 1.0), **changes: object) -> Self:
+    def for_size(
+        cls, size: tuple[int, ...], value_range: tuple[float, float] = (0.0, 1.0), **changes: object
+    ) -> "PairConfig":
         """The published recipe for 2D (X-ray) or 3D (CT), by the number of axes of ``size``; ``changes`` override it.
 
         3D: the five crop shapes of the LUNA recipe, 32×32×16 to 112×112×64, become one range of volumes. Rotations

@@ -32,13 +32,14 @@ def before_turn(pair: Pair, rng: Rng) -> Pair:
 
 
 def anchors(
-    pair: Pair, grid: tuple[int, ...], count: int, rng: Rng
+    pair: Pair, stride: tuple[int, ...], count: int, rng: Rng
 ) -> tuple[Int[Tensor, "b a"], Float[Tensor, "b a d"], Bool[Tensor, "b a"]]:
-    """Up to ``count`` cells of view 1's ``grid`` a sample, drawn from those that view 2 shows too.
+    """Up to ``count`` cells a sample, drawn from those of view 1 that view 2 shows too; cells span ``stride`` voxels.
 
     Their flat numbers, where they lie in view 2 (as ``grid_sample`` takes it), and whether they really do: where
     fewer cells are shared, the rest are marked.
     """
+    grid = tuple(n // s for n, s in zip(pair.x1.shape[2:], stride, strict=True))
     there, inside = equal_positions(pair, grid)
     inside = inside.flatten(1)
     chance = torch.from_numpy(rng.uniform("views/anchors", *inside.shape)).to(inside.device)
@@ -47,14 +48,14 @@ def anchors(
     return cells, there, inside.gather(1, cells)
 
 
-def poses(size: tuple[int, ...]) -> Float[Tensor, "n k"]:
-    """A few codes to look at: as it is, each flip, and the quarter turns that the sides allow."""
+def poses(size: tuple[int, ...]) -> tuple[list[str], Float[Tensor, "n k"]]:
+    """A few poses to look at, with their names: as it is, each flip, and the quarter turns that the sides allow."""
     dims = len(size)
     turns = [1, 2, 3] if size[0] == size[1] else [2]
     codes = torch.zeros(1 + dims + len(turns), dims + 4)
     codes[: 1 + dims, dims] = 1
-    for axis in range(dims):
-        codes[1 + axis, axis] = 1
+    codes[1 : 1 + dims, :dims] = torch.eye(dims)
     for row, k in enumerate(turns, start=1 + dims):
         codes[row, dims + k] = 1
-    return codes
+    names = ["as it is", *(f"flip axis {axis}" for axis in range(dims)), *(f"turn {90 * k}°" for k in turns)]
+    return names, codes

@@ -19,13 +19,13 @@ def read_stack(root: Path, files: list[str], frames: list[int] | None) -> Volume
     if len(slices) == 1:
         return Volume(images[0], _image_affine(slices[0]), slices[0].modality)
     array = np.stack(images, axis=-1).swapaxes(1, 2)  # (C, columns, rows, slices)
-    if any(s.position is None or s.orientation is None for s in slices) or slices[0].modality in X_RAY:
+    if not all(s.position and s.orientation for s in slices) or slices[0].modality in X_RAY:
         spacing = slices[0].spacing_mm or (1.0, 1.0)
         return Volume(
             array, FLIP @ np.diag([spacing[1], spacing[0], slices[0].step_mm or 1.0, 1.0]), slices[0].modality
         )
     found = layout(slices)
-    array, corner = _straightened(array, found, slices[0].spacing_mm or (1.0, 1.0))
+    array, corner = _straightened(array, found, slices[0].spacing_mm)
     return Volume(array, _volume_affine(slices, found, corner), slices[0].modality)
 
 
@@ -76,30 +76,23 @@ def _even(array: np.ndarray, found: Layout) -> np.ndarray:
 
 def _volume_affine(slices: list[Slice], found: Layout, corner: np.ndarray) -> np.ndarray:
     middle = slices[len(slices) // 2]
-    across, down = np.reshape(middle.orientation or (), (2, 3))
-    normal = np.cross(across, down)
-    spacing = middle.spacing_mm or (1.0, 1.0)
-    drop = found.heights_mm[len(slices) // 2] - found.heights_mm[0]
-    origin = np.array(middle.position) - drop * normal + corner[0] * spacing[1] * across + corner[1] * spacing[0] * down
+    rows_mm, columns_mm = middle.spacing_mm
+    origin = middle.position - (middle.height_mm - found.heights_mm[0]) * middle.normal
+    origin = origin + corner[0] * columns_mm * middle.across + corner[1] * rows_mm * middle.down
+    steps = (middle.across * columns_mm, middle.down * rows_mm, middle.normal * found.step_mm)
     lps = np.eye(4)
-    lps[:3] = np.column_stack([across * spacing[1], down * spacing[0], normal * found.step_mm, origin])
+    lps[:3] = np.column_stack([*steps, origin])
     return FLIP @ lps
 
 
 def _image_affine(one: Slice) -> np.ndarray:
     """Rows and columns first; the identity where the header gives no spacing."""
-    if one.spacing_mm is None:
+    if not one.spacing_mm:
         return np.eye(4)
-    if one.position is None or one.orientation is None or one.modality in X_RAY:
-        return np.diag([*one.spacing_mm[:2], 1.0, 1.0])
-    across, down = np.reshape(one.orientation, (2, 3))
+    rows_mm, columns_mm = one.spacing_mm
+    if not (one.position and one.orientation) or one.modality in X_RAY:
+        return np.diag([rows_mm, columns_mm, 1.0, 1.0])
+    steps = (one.down * rows_mm, one.across * columns_mm, one.normal * (one.step_mm or 1.0))
     lps = np.eye(4)
-    lps[:3] = np.column_stack(
-        [
-            down * one.spacing_mm[0],
-            across * one.spacing_mm[1],
-            np.cross(across, down) * (one.step_mm or 1.0),
-            one.position,
-        ]
-    )
+    lps[:3] = np.column_stack([*steps, one.position])
     return FLIP @ lps

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 from pydicom.uid import UID
 
@@ -36,7 +37,7 @@ TAGS = [
 
 @dataclass
 class Slice:
-    """One frame of one file. Geometry in LPS mm as DICOM has it; None where the header does not say."""
+    """One frame of one file. Geometry in LPS mm as DICOM has it; empty where the header does not say."""
 
     file: str
     frame: int | None
@@ -45,15 +46,39 @@ class Slice:
     series: str
     modality: str
     uid: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     number: int = 0
-    position: tuple[float, ...] | None = None
-    orientation: tuple[float, ...] | None = None
-    spacing_mm: tuple[float, ...] | None = None
+    position: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
     step_mm: float | None = None
     localiser: bool = False
     secondary: bool = False
     phase: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "position", "orientation", "spacing_mm"):  # lists, where it comes from JSON
+            setattr(self, name, tuple(getattr(self, name)))
+
+    @property
+    def across(self) -> np.ndarray:
+        """Unit vector along a row, towards higher columns."""
+        return np.array(self.orientation[:3])
+
+    @property
+    def down(self) -> np.ndarray:
+        """Unit vector along a column, towards higher rows."""
+        return np.array(self.orientation[3:])
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector along which slices are stacked."""
+        return np.cross(self.across, self.down)
+
+    @property
+    def height_mm(self) -> float:
+        """Position along the normal; slices of one orientation are sorted by it."""
+        return float(np.dot(self.position, self.normal))
 
 
 def read_dicom(path: Path, **options: Any) -> pydicom.Dataset:
@@ -145,7 +170,7 @@ def _slice(dataset: pydicom.Dataset, frame: int | None, name: str) -> Slice:
         number=int(get("InstanceNumber") or 0) if frame is None else frame,
         position=_numbers(get("ImagePositionPatient"), 3),
         orientation=_directions(get("ImageOrientationPatient")),
-        spacing_mm=spacing if spacing and min(spacing) > 0 else None,
+        spacing_mm=spacing if spacing and min(spacing) > 0 else (),
         step_mm=abs(step[0]) if step and step[0] else None,
         localiser=_is_localiser(dataset, kinds),
         secondary="Secondary Capture" in UID(dataset.get("SOPClassUID", "")).name or "SCREEN SAVE" in kinds,
@@ -161,23 +186,23 @@ def _is_localiser(dataset: pydicom.Dataset, kinds: list[str]) -> bool:
     return "LOCALIZER" in kinds or bool(named & set(words))
 
 
-def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """``count`` finite numbers, or None."""
+def _numbers(value: Any, count: int) -> tuple[float, ...]:
+    """``count`` finite numbers, or none."""
     if value is None:
-        return None
+        return ()
     try:
         found = tuple(float(v) for v in ([value] if isinstance(value, (str, float, int)) else value))
     except (TypeError, ValueError):
-        return None
-    return found[:count] if len(found) >= count and all(abs(v) < 1e9 for v in found) else None
+        return ()
+    return found[:count] if len(found) >= count and all(abs(v) < 1e9 for v in found) else ()
 
 
-def _directions(value: Any) -> tuple[float, ...] | None:
-    """Six direction cosines of unit length at right angles, or None: some writers leave zeros."""
+def _directions(value: Any) -> tuple[float, ...]:
+    """Six direction cosines of unit length at right angles, or none: some writers leave zeros."""
     found = _numbers(value, 6)
-    if found is None:
-        return None
+    if not found:
+        return ()
     row, column = found[:3], found[3:]
     lengths = [sum(v * v for v in vector) ** 0.5 for vector in (row, column)]
     slant = abs(sum(a * b for a, b in zip(row, column, strict=True)))
-    return found if all(abs(n - 1) < 0.02 for n in lengths) and slant < 0.02 else None
+    return found if all(abs(n - 1) < 0.02 for n in lengths) and slant < 0.02 else ()

@@ -1,6 +1,10 @@
 """Pixels of DICOM: decoded, rescaled (HU for CT), as a viewer shows them for X-rays, stacked by position."""
 
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ def decode(root: Path, slices: list[Slice]) -> list[np.ndarray]:
                 warnings.simplefilter("ignore")
                 images.append(_image(opened, one.frame, root / one.file))
         except UserError as error:
-            raise UserError(error.what, one.file, error.fix) from None
+            raise UserError(error.what, root / one.file, error.fix) from None
     return images
 
 
@@ -37,12 +41,27 @@ def _image(dataset: pydicom.Dataset, frame: int | None, path: Path) -> np.ndarra
         raise UserError("no pixels in the file", fix="export it again with its pixel data")
     _complete_meta(dataset)
     try:
-        raw = pixel_array(dataset, index=frame or 0)
+        with _silent_codecs():
+            raw = pixel_array(dataset, index=frame or 0)
     except Exception as error:  # plugins raise whatever the bytes lead them to
         return _by_itk(dataset, frame, path, error)
     if raw.ndim == 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
         return _colour(dataset, raw)
     return _gray(dataset, frame, raw)[None]
+
+
+@contextmanager
+def _silent_codecs() -> Iterator[None]:
+    """Codecs in C write to the terminal what the error they raise says again: their stderr goes nowhere."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _complete_meta(dataset: pydicom.Dataset) -> None:
@@ -95,7 +114,8 @@ def _padding(dataset: pydicom.Dataset, raw: np.ndarray) -> np.ndarray:
 
 
 def _rescaled(dataset: pydicom.Dataset, frame: int | None, raw: np.ndarray) -> np.ndarray:
-    if "ModalityLUTSequence" in dataset:
+    table = dataset.get("ModalityLUTSequence")
+    if table and table[0].get("LUTDescriptor") is not None:
         return np.asarray(apply_modality_lut(raw, dataset), np.float32)
     slope, intercept = _number(lookup(dataset, frame, "RescaleSlope"), 1.0), 0.0
     if lookup(dataset, frame, "RescaleIntercept") is not None:
@@ -129,7 +149,8 @@ def _by_itk(dataset: pydicom.Dataset, frame: int | None, path: Path, error: Exce
     if not syntax.is_private and not syntax.is_compressed:
         raise UserError(f"broken pixel data: {_short(error)}", fix="copy or export the file again") from None
     try:
-        image = sitk.ReadImage(str(path))
+        with _silent_codecs():
+            image = sitk.ReadImage(str(path))
     except RuntimeError:
         fix = "decompress it, for example with dcmdjpeg or gdcmconv --raw, or export it again"
         raise UserError(f"pixels not decodable ({syntax.name})", fix=fix) from None

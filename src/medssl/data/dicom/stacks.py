@@ -1,7 +1,7 @@
 """From slices to stacks: what belongs together, in the order of position along the normal, and what is left over."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -14,6 +14,7 @@ from medssl.errors import UserError
 SAME_MM = 0.01  # positions closer than this are one position
 SAME_DIRECTION = 0.01  # of direction cosines
 UNEVEN = 0.1  # of a step
+FEW = 4  # slices that hardly make a volume
 WIDEST_GAP = 3.5  # steps that interpolation bridges; beyond, slices are missing
 
 
@@ -40,8 +41,8 @@ def stack_up(slices: Iterable[Slice]) -> tuple[list[Item], list[Fault]]:
     """Items of all slices of a folder, a series that is split over folders as one; and what is in none."""
     series: dict[tuple, list[Slice]] = defaultdict(list)
     for one in sorted(slices, key=lambda s: (s.file, s.frame or 0)):
-        place = one.series or one.file.rpartition("/")[0]
-        series[(one.patient, one.study, place, one.modality, one.shape)].append(one)
+        place = one.series or f"{one.study} {one.file.rpartition('/')[0]}"
+        series[(one.patient, place, one.modality, one.shape)].append(one)
     items, faults = [], []
     for members in series.values():
         kept, left = _without_copies(members)
@@ -54,37 +55,33 @@ def stack_up(slices: Iterable[Slice]) -> tuple[list[Item], list[Fault]]:
 
 
 def layout(slices: list[Slice]) -> Layout:
-    """Geometry of slices that are sorted, share an orientation and have positions; a UserError where some are missing."""
-    positions = np.array([s.position for s in slices], float)
-    across, down = np.reshape(slices[0].orientation or (), (2, 3))
-    heights = positions @ np.cross(across, down)
-    # The middle slice stays where it is, so that a tilted stack moves least.
-    rest = (
-        positions - positions[len(slices) // 2] - np.outer(heights - heights[len(slices) // 2], np.cross(across, down))
-    )
-    offsets = np.stack([rest @ across, rest @ down], axis=1)
+    """Geometry of sorted slices that have positions and one orientation; a UserError where slices are missing."""
+    middle = slices[len(slices) // 2]  # stays where it is, so that a tilted stack moves least
+    heights = np.array([s.height_mm for s in slices])
+    positions = np.array([s.position for s in slices])
+    rest = positions - middle.position - np.outer(heights - middle.height_mm, middle.normal)
+    offsets = np.stack([rest @ middle.across, rest @ middle.down], axis=1)
     steps = np.diff(heights)
     step = float(median(sorted(steps))) if len(steps) else 0.0
     if len(steps) and steps.max() > WIDEST_GAP * step:
         k = int(steps.argmax())
         what = f"slices missing: {steps.max():.1f} mm between {slices[k].file} and the next, elsewhere {step:.1f} mm"
         raise UserError(what, fix="add the missing files, or put the parts in series of their own")
-    spacing = slices[0].spacing_mm or (1.0, 1.0)
     return Layout(
         heights,
         offsets,
         step,
         uneven=bool(len(steps) and np.abs(steps - step).max() > max(UNEVEN * step, SAME_MM)),
-        shifted=bool(np.abs(offsets).max() > 0.1 * min(spacing)),
+        shifted=bool(np.abs(offsets).max() > 0.1 * min(middle.spacing_mm)),
     )
 
 
 def _without_copies(slices: list[Slice]) -> tuple[list[Slice], list[Fault]]:
-    """Files of one SOP instance are copies of each other."""
+    """Files of one SOP instance are copies of each other; unless they lie elsewhere, as after a careless anonymiser."""
     seen: dict[tuple, str] = {}
     kept, faults = [], []
     for one in slices:
-        first = seen.setdefault((one.uid or one.file, one.frame), one.file)
+        first = seen.setdefault((one.uid or one.file, one.frame, one.position, one.number), one.file)
         if first == one.file:
             kept.append(one)
         elif one.frame in (None, 0):
@@ -105,10 +102,13 @@ def _stacks(slices: list[Slice]) -> tuple[list[Stack], list[Fault]]:
     if first.localiser:
         fix = "nothing to do; localisers are left out"
         return [], [Fault(f, "a localiser (scout), not a scan", fix) for f in dict.fromkeys(s.file for s in slices)]
-    placed = [s for s in slices if s.position and s.orientation and s.spacing_mm]
-    if first.modality in X_RAY or first.secondary:
-        placed = []
-    stacks = [stack for file in _by_file([s for s in slices if s not in placed]) for stack in _without_place(file)]
+    placed: list[Slice] = []
+    unplaced: list[Slice] = []
+    for one in slices:
+        has_place = one.position and one.orientation and one.spacing_mm
+        flat = one.modality in X_RAY or one.secondary
+        (placed if has_place and not flat else unplaced).append(one)
+    stacks = [_without_place(file) for file in _by_file(unplaced)]
     groups = _by_orientation(placed)
     faults: list[Fault] = []
     for group in groups:
@@ -125,16 +125,17 @@ def _stacks(slices: list[Slice]) -> tuple[list[Stack], list[Fault]]:
     return stacks, faults
 
 
-def _without_place(slices: list[Slice]) -> list[Stack]:
+def _without_place(slices: list[Slice]) -> Stack:
     """One file whose slices have no position: an image; frames are a volume only where the header gives a step."""
     first = slices[0]
     if len(slices) == 1:
-        warn = [] if first.modality not in ("CT", "MR", "PT") else ["no position in the header: taken as a 2-D image"]
-        return [Stack(slices, warn + _screenshot(first))]
+        tomographic = first.modality in ("CT", "MR", "PT") and not first.secondary
+        notes = ["no position in the header: taken as a 2-D image"] if tomographic else []
+        return Stack(slices, notes + _screenshot(first))
     if first.modality in ("CT", "MR", "PT", "NM") and first.step_mm and first.spacing_mm:
-        return [Stack(slices, [f"no positions in the header: {len(slices)} frames taken as slices in file order"])]
+        return Stack(slices, [f"no positions in the header: {len(slices)} frames taken as slices in file order"])
     middle = slices[len(slices) // 2]
-    return [Stack([middle], [f"a cine of {len(slices)} frames: the middle one is used", *_screenshot(first)])]
+    return Stack([middle], [f"a cine of {len(slices)} frames: the middle one is used", *_screenshot(first)])
 
 
 def _screenshot(one: Slice) -> list[str]:
@@ -164,8 +165,7 @@ def _by_orientation(slices: list[Slice]) -> list[list[Slice]]:
 
 def _by_position(slices: list[Slice]) -> tuple[list[Stack], list[Fault]]:
     """Sorted stacks with one slice a position; repeats become stacks of their own, or are left out."""
-    normal = np.cross(slices[0].orientation[:3], slices[0].orientation[3:])  # type: ignore[index]
-    piles = _piles(slices, lambda s: float(np.dot(s.position, normal)))  # type: ignore[arg-type]
+    piles = _piles(slices)
     if all(len(pile) == 1 for pile in piles):
         return [Stack([pile[0] for pile in piles])], []
     if len(piles) == 1:
@@ -176,9 +176,11 @@ def _by_position(slices: list[Slice]) -> tuple[list[Stack], list[Fault]]:
         stack = Stack([middle], [f"{len(pile)} images at one position: the middle one is used"])
         return [stack], [Fault(file, what, "give it a series of its own if it is a scan of its own") for file in others]
     for tag in PHASES:
-        values = {s.phase.get(tag, "") for s in slices}
-        parts = [_piles([s for s in slices if s.phase.get(tag, "") == v], _height(normal)) for v in sorted(values)]
-        if len(values) > 1 and all(len(pile) == 1 for part in parts for pile in part):
+        values = sorted({s.phase.get(tag, "") for s in slices})
+        if len(values) != max(map(len, piles)):
+            continue
+        parts = [_piles([s for s in slices if s.phase.get(tag, "") == value]) for value in values]
+        if all(len(pile) == 1 for part in parts for pile in part):
             note = f"its series holds {len(parts)} scans, told apart by {tag}"
             return [Stack([pile[0] for pile in part], [note]) for part in parts], []
     piles = [sorted(pile, key=lambda s: (s.number, s.file)) for pile in piles]
@@ -193,20 +195,16 @@ def _by_position(slices: list[Slice]) -> tuple[list[Stack], list[Fault]]:
     return [stack], [fault for fault in faults if fault.file not in used]
 
 
-def _height(normal: np.ndarray) -> Callable[[Slice], float]:
-    return lambda one: float(np.dot(one.position, normal))  # type: ignore[arg-type]
-
-
-def _piles(slices: list[Slice], height: Callable[[Slice], float]) -> list[list[Slice]]:
+def _piles(slices: list[Slice]) -> list[list[Slice]]:
     """Slices by height, those at one position in one pile."""
     piles: list[list[Slice]] = []
-    last = -np.inf
-    for one in sorted(slices, key=lambda s: (height(s), s.number, s.file)):
-        if height(one) - last < SAME_MM:
+    last_mm = -np.inf
+    for one in sorted(slices, key=lambda s: (s.height_mm, s.number, s.file)):
+        if one.height_mm - last_mm < SAME_MM:
             piles[-1].append(one)
         else:
             piles.append([one])
-        last = height(one)
+        last_mm = one.height_mm
     return piles
 
 
@@ -214,7 +212,7 @@ def _oddities(slices: list[Slice]) -> list[str]:
     if len(slices) == 1:
         return []
     found = layout(slices)
-    notes = []
+    notes = [f"only {len(slices)} slices"] if len(slices) < FEW else []
     if found.uneven:
         steps = np.diff(found.heights_mm)
         notes.append(

@@ -2,48 +2,83 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+
+# What a study does where neither the command line nor the recipe says otherwise. Its options are None until someone
+# says something, so that an option given on the command line wins over the recipe even if it repeats the default.
+DEFAULTS: dict[str, Any] = {
+    "task": "classify",
+    "target": None,
+    "arms": ("scratch", "pcrl"),
+    "n_labels": (10, 30, 100),
+    "seeds": 5,
+    "margin": 0.01,
+    "encoder": "resnet18",
+    "width": None,
+    "norm": "batch",
+    "pretrain_steps": 2000,
+    "finetune_steps": 400,
+    "batch": 16,
+    "transductive": False,
+    "jobs": 1,
+    "cluster": None,
+    "device": "auto",
+    "seed": 0,
+}
+
+
+def _default(name: str, metavar: str) -> Any:
+    value = DEFAULTS[name]
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="" if value is None else f"(default: {shown})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Answer with numbers whether pre-training helps: the same patients, labels and seeds for every arm."""
 
-    data: Path | None = None
-    """Folder that `medssl prepare` filled."""
-    out: Path
-    """Folder of the study. The same command again does what is missing."""
-    config: Path | None = None
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(required here or there)")] = None
+    """Folder that `medssl prepare` filled; given here or in the recipe."""
+    out: Annotated[Path, tyro.conf.arg(metavar="STUDY")]
+    """Folder of the study. The same command again does what is missing; more seeds, label counts or arms extend it."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Recipe (TOML) with these options and tables [pretrain], [pretrain.ARM] and [finetune]; options given here win."""
-    task: Literal["classify", "segment"] = "classify"
+    task: Annotated[Literal["classify", "segment"] | None, _default("task", "{classify,segment}")] = None
     """Downstream task."""
-    target: str | None = None
-    """Label column (classify)."""
-    arms: tuple[str, ...] = ("scratch", "pcrl")
-    """scratch, a method's name (pre-trained once here), or NAME=RUN for a finished run or an encoder file."""
-    n_labels: tuple[int, ...] = (10, 30, 100)
+    target: Annotated[str | None, _default("target", "COLUMN")] = None
+    """classify: label column, by default the only usable one. segment: mask values joined by +, by default all."""
+    arms: Annotated[tuple[str, ...] | None, _default("arms", "ARM [ARM ...]")] = None
+    """scratch, a method's name (pre-trained once here), a table [pretrain.ARM] of the recipe, or NAME=RUN for a
+    finished run or an encoder file."""
+    n_labels: Annotated[tuple[int, ...] | None, _default("n_labels", "N [N ...]")] = None
     """Labelled patients, validation included."""
-    seeds: int = 5
+    seeds: Annotated[int | None, _default("seeds", "INT")] = None
     """Label subsets and initialisations."""
-    margin: float = 0.01
+    margin: Annotated[float | None, _default("margin", "FLOAT")] = None
     """Differences inside ± this are called no help."""
-    pretrain_steps: int = 2000
+    encoder: Annotated[str | None, _default("encoder", "NAME")] = None
+    """Encoder of every arm: resnet18, resnet34, resnet50, unet, resunet."""
+    width: Annotated[int | None, _default("width", "INT")] = None
+    """Channels of the first level; by default the architecture's own."""
+    norm: Annotated[Literal["batch", "instance", "group"] | None, _default("norm", "{batch,instance,group}")] = None
+    """Normalisation layers."""
+    pretrain_steps: Annotated[int | None, _default("pretrain_steps", "INT")] = None
     """Steps of each pre-training."""
-    finetune_steps: int = 400
+    finetune_steps: Annotated[int | None, _default("finetune_steps", "INT")] = None
     """Steps of each fine-tuning."""
-    batch: int = 16
+    batch: Annotated[int | None, _default("batch", "INT")] = None
     """Samples a step."""
     transductive: bool = False
     """Let pre-training see the images of test patients; the report flags it."""
-    jobs: int = 1
+    jobs: Annotated[int | None, _default("jobs", "INT")] = None
     """Fine-tunings at once."""
-    cluster: str | None = None
-    """Address of a Dask scheduler (tcp://…)."""
-    device: str = "auto"
+    cluster: Annotated[str | None, _default("cluster", "tcp://…")] = None
+    """Address of a Dask scheduler that runs the fine-tunings."""
+    device: Annotated[str | None, _default("device", "NAME")] = None
     """auto, cpu, cuda or mps."""
-    seed: int = 0
+    seed: Annotated[int | None, _default("seed", "INT")] = None
     """Seed of pre-training and of the bootstrap."""
 
 

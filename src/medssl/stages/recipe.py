@@ -1,0 +1,248 @@
+"""What a study will do: the command line over the recipe over the defaults, checked before anything runs."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from medssl.config import ModelOptions
+from medssl.errors import UserError, raise_all
+from medssl.evaluate.verdict import BASELINE
+from medssl.files import read_toml
+from medssl.methods import METHODS, resolve
+from medssl.stages.option_types import fits, wrong_type
+from medssl.stages.options.study import DEFAULTS, Study
+from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
+
+TABLES = ("pretrain", "finetune")
+# Said once for all arms, at the top: arms that differ in these would not be compared for their pre-training.
+SHARED = {"encoder", "width", "norm", "device", "seed", "transductive", "data", "out", "task", "target"}
+_BY_STUDY = SHARED | {"n_labels", "subset_seed", "init", "model", "optim", "loop", "predictions"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to begin. Exactly one of ``method`` (pre-trained here) and ``run`` (given) is set, or none: scratch."""
+
+    name: str
+    method: str | None = None
+    run: Path | None = None
+    options: Pretrain | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Options of the method alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A study with every question answered."""
+
+    data: Path
+    out: Path
+    task: Literal["classify", "segment"]
+    target: str | None
+    n_labels: tuple[int, ...]
+    seeds: int
+    margin: float
+    batch: int
+    transductive: bool
+    jobs: int
+    cluster: str | None
+    device: str
+    seed: int
+    arms: tuple[Arm, ...]
+    finetune: Finetune
+    """Of every run; arm, labels and seed are filled in by `job`."""
+
+    def job(self, arm: Arm, n_labels: int, seed: int, init: str, out: Path) -> Finetune:
+        """The fine-tuning of one arm on subset ``seed``; its initialisation is drawn from the same seed."""
+        model = replace(self.finetune.model, seed=seed)
+        return replace(self.finetune, out=out, init=init, n_labels=n_labels, subset_seed=seed, model=model)
+
+
+def read_recipe(options: Study) -> Recipe:
+    """Everything a study needs; all that is wrong with it is told at once."""
+    where = options.config
+    table = read_toml(where) if where else {}
+    given = _given(options)
+    top = DEFAULTS | _top(table) | given
+    pretrain, finetune, named = _tables(table, top, given)
+    if named and "arms" not in table and "arms" not in given:
+        top["arms"] = (BASELINE, *named)
+    errors = [*_wrong_keys(table, where), *_wrong_values(top, given)]
+    if "data" not in top:
+        errors.append(UserError("no data named", "--data", "give the folder that `medssl prepare` filled"))
+    raise_all(errors)  # what follows relies on these
+    arms, wrong = _arms(top, pretrain, named, where)
+    tuned, more = _filled(Finetune, finetune, top, _place(where, "finetune"), task=top["task"], target=top["target"])
+    raise_all([*wrong, *more])
+    values = {f.name: top[f.name] for f in fields(Recipe) if f.name in top and f.name != "arms"}
+    return Recipe(**values, out=options.out, arms=arms, finetune=tuned)
+
+
+def _given(options: Study) -> dict[str, Any]:
+    """What the command line says."""
+    given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "config")}
+    return {
+        name: value for name, value in given.items() if value is not None and (name, value) != ("transductive", False)
+    }
+
+
+def _top(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's own keys; a relative DATA is meant from where the command runs, like on the command line."""
+    top = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k not in TABLES}
+    if "data" in top:
+        top["data"] = Path(str(top["data"])).expanduser()
+    return top
+
+
+def _tables(
+    table: Mapping[str, Any], top: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+    """[pretrain], [finetune] and the tables [pretrain.ARM]; steps that the command line names win in all of them."""
+    pretrain, finetune = (dict(table[name]) if isinstance(table.get(name), Mapping) else {} for name in TABLES)
+    named = {name: dict(pretrain.pop(name)) for name in list(pretrain) if isinstance(pretrain[name], Mapping)}
+    for part, steps in ((pretrain, "pretrain_steps"), (finetune, "finetune_steps")):
+        part["steps"] = top[steps] if steps in given else part.get("steps", top[steps])
+    if "pretrain_steps" in given:
+        named = {name: {k: v for k, v in own.items() if k != "steps"} for name, own in named.items()}
+    return pretrain, finetune, named
+
+
+# Arms ----------------------------------------------------------------------------------------------------------------
+
+
+def _arms(
+    top: Mapping[str, Any], shared: Mapping[str, Any], named: Mapping[str, Mapping], where: Path | None
+) -> tuple[tuple[Arm, ...], list[UserError]]:
+    arms, errors, words = [], [], list(top["arms"])
+    for word in words:
+        name, equals, run = word.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            errors.append(UserError(f"'{name}' cannot name an arm", "--arms", "use letters, digits, - and _"))
+        elif equals:
+            arms.append(Arm(name=name, run=Path(run).expanduser()))
+            errors += _unreadable(arms[-1])
+        elif name == BASELINE:
+            arms.append(Arm(name=name))
+        else:
+            arm, wrong = _pretrained(name, top, shared, named.get(name), where)
+            errors += wrong
+            arms += [arm] if arm else []
+    names = [arm.name for arm in arms]
+    errors += [
+        UserError(f"arm '{n}' is named twice", "--arms", "name it once") for n in set(names) if names.count(n) > 1
+    ]
+    if BASELINE not in [word.partition("=")[0] for word in words]:
+        errors.append(UserError("no arm 'scratch'", "--arms", "add it: the others are compared to it"))
+    elif len(words) < 2:
+        errors.append(UserError("nothing to compare to scratch", "--arms", "add a method, or NAME=RUN"))
+    unused = [name for name in named if name not in names]
+    errors += [UserError(f"[pretrain.{n}] is no arm of the study", where, f"add {n} to arms") for n in unused]
+    return tuple(arms), errors
+
+
+def _pretrained(
+    name: str, top: Mapping[str, Any], shared: Mapping[str, Any], own: Mapping[str, Any] | None, where: Path | None
+) -> tuple[Arm | None, list[UserError]]:
+    own = dict(own or {})
+    method = own.pop("method", name)
+    if method not in METHODS:
+        near = difflib.get_close_matches(str(method), METHODS, n=1)
+        fix = f"did you mean '{near[0]}'?" if near else f"choose scratch, {', '.join(METHODS)}, or NAME=RUN"
+        return None, [UserError(f"no method '{method}'", f"arm {name}", fix)]
+    kind = resolve(method)[0]
+    words = (
+        {f.name for f in fields(kind)} - {f.name for f in fields(ModelOptions)} - {"dims", "channels", "value_range"}
+    )
+    place = _place(where, "pretrain")
+    mine = {k: v for k, v in (dict(shared) | own).items() if k in words}
+    rest = {k: v for k, v in (dict(shared) | own).items() if k not in words}
+    options, errors = _filled(Pretrain, rest, top, place, words, method=method, transductive=top["transductive"])
+    hints = get_type_hints(kind)
+    errors += [wrong_type(k, v, hints[k], place) for k, v in mine.items() if not fits(v, hints[k])]
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in mine.items()}
+    return (None if errors else Arm(name=name, method=method, options=options, settings=settings)), errors
+
+
+def _unreadable(arm: Arm) -> list[UserError]:
+    assert arm.run is not None
+    weights = arm.run / "encoder.safetensors" if arm.run.is_dir() else arm.run
+    if weights.is_file() and weights.with_suffix(".json").is_file():
+        return []
+    fix = "give the folder of a finished `medssl pretrain`, or its encoder.safetensors beside encoder.json"
+    return [UserError(f"arm '{arm.name}' has no encoder", arm.run, fix)]
+
+
+# Options of the stages -----------------------------------------------------------------------------------------------
+
+
+def _filled(
+    kind: type, table: Mapping[str, Any], top: Mapping[str, Any], place: str, others: Collection[str] = (), **own: Any
+) -> tuple[Any, list[UserError]]:
+    """``kind`` (Pretrain or Finetune) from a flat table: each key goes to the group of options that knows it."""
+    groups = (ModelOptions, OptimOptions, LoopOptions)
+    hints = {name: hint for group in (kind, *groups) for name, hint in get_type_hints(group).items()}
+    known = set(hints) - _BY_STUDY - {"method"} - set(own)
+    errors = []
+    for key, value in table.items():
+        if key in SHARED:
+            errors.append(UserError(f"key '{key}' must hold for all arms", place, "move it to the top of the recipe"))
+        elif key not in known:
+            errors.append(UserError(f"unknown key '{key}'", place, f"known: {', '.join(sorted(known.union(others)))}"))
+        elif not fits(value, hints[key]):
+            errors.append(wrong_type(key, value, hints[key], place))
+    if errors:
+        return None, errors
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "batch", "device")} | values
+    model, optim, loop = (group(**_part(values, group)) for group in groups)
+    if kind is Finetune and "workers" not in values:
+        loop = replace(loop, workers=Finetune(task="classify", data=Path(), out=Path()).loop.workers)
+    beside = {"data": top["data"], "out": Path(), "model": model, "optim": optim, "loop": loop}
+    return kind(**beside | _part(values, kind) | own), []
+
+
+def _part(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {k: v for k, v in values.items() if k in names}
+
+
+def _place(where: Path | None, name: str) -> str:
+    return f"{where} [{name}]" if where else f"[{name}]"
+
+
+# Checks --------------------------------------------------------------------------------------------------------------
+
+
+def _wrong_keys(table: Mapping[str, Any], where: Path | None) -> Iterator[UserError]:
+    """Unknown keys of the recipe, and values of the wrong type."""
+    hints = get_type_hints(Study)
+    known = set(hints) - {"out", "config"}
+    for key, value in table.items():
+        if key in TABLES:
+            if not isinstance(value, Mapping):
+                yield UserError(f"key '{key}' is not a table", where, f"write [{key}] and its keys below it")
+        elif key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            fix = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
+            yield UserError(f"unknown key '{key}'", where, fix)
+        elif not fits(value, hints[key]):
+            yield wrong_type(key, value, hints[key], where)
+
+
+def _wrong_values(top: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[UserError]:
+    least = {"seeds": 1, "pretrain_steps": 1, "finetune_steps": 1, "batch": 2, "jobs": 1}
+    for name, smallest in least.items():
+        if isinstance(top[name], int) and top[name] < smallest:
+            yield UserError(f"{name} is {top[name]}", _said(name, given), f"give {smallest} or more")
+    counts = top["n_labels"]
+    if not counts or any(not isinstance(n, int) or n < 1 for n in counts) or len(set(counts)) < len(counts):
+        yield UserError(f"n_labels is {counts}", _said("n_labels", given), "give different numbers above 0")
+    if isinstance(top["margin"], (int, float)) and top["margin"] < 0:
+        yield UserError(f"margin is {top['margin']}", _said("margin", given), "give 0 or more")
+
+
+def _said(name: str, given: Mapping[str, Any]) -> str:
+    return f"--{name.replace('_', '-')}" if name in given else "recipe"

@@ -1,0 +1,181 @@
+"""`medssl study`: pre-train once an arm, fine-tune every arm on the same subsets, and say whether it helped.
+
+STUDY/study.toml, pretrain/ARM/, runs/ARM-nN-sS/, logs/, data.json, results.jsonl, verdict.json, report.html. Finished
+runs are skipped, so the same command goes on where it stopped, and more seeds, label counts or arms extend the study.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from medssl import files
+from medssl.data.jobs import each
+from medssl.data.progress import progress
+from medssl.data.store import Store
+from medssl.engine.record import finished
+from medssl.errors import UserError, raise_all
+from medssl.evaluate.verdict import BASELINE, METRIC_NAMES, ScoredRun, verdict
+from medssl.report.facts import fingerprint
+from medssl.report.page import write_study_report
+from medssl.stages import finetune, pretrain
+from medssl.stages.finetune_setup import set_up
+from medssl.stages.options.study import Study
+from medssl.stages.options.train import Finetune
+from medssl.stages.recipe import Arm, Recipe, read_recipe
+from medssl.stages.study_record import leak_checks, settle
+
+Failures = dict[str, str]
+
+
+def run(options: Study, warnings: Sequence[str] = ()) -> Path:
+    """Run what is missing of the study; returns its folder. ``warnings`` stand above the verdict in the report.
+
+    A run that fails does not stop the others: the verdict is given on what there is, then the failures are raised.
+    """
+    recipe = read_recipe(options)
+    out = recipe.out
+    with files.locked(out):
+        store = Store(recipe.data)
+        _check(recipe)
+        settle(recipe, store)
+        inits, failed = _pretrained(recipe)
+        facts = fingerprint(store.items, store.plan.contract(), store.hash)
+        facts["checks"] += leak_checks(recipe, inits, store)
+        files.write_json(out / "data.json", facts)
+        failed |= _finetuned(recipe, inits)
+        rows = _results(recipe)
+        files.write_text(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        found = _judged(recipe, rows, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
+        files.write_json(out / "verdict.json", found)
+        report = write_study_report(out)
+    print(found["sentence"])
+    print(f"report: {report}")
+    if failed:
+        raise _failure(failed, len(rows), out)
+    return out
+
+
+def _check(recipe: Recipe) -> None:
+    """Find what would stop the first fine-tuning before hours of pre-training."""
+    errors = []
+    first = recipe.job(recipe.arms[0], min(recipe.n_labels), 0, BASELINE, recipe.out)
+    jobs = [replace(first, n_labels=n) for n in {min(recipe.n_labels), max(recipe.n_labels)}]
+    jobs += [replace(first, init=str(arm.run)) for arm in recipe.arms if arm.run]
+    for job in jobs:
+        try:
+            set_up(job)
+        except UserError as error:
+            errors.append(error)
+    raise_all({str(error): error for error in errors}.values())
+
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
+def _pretrained(recipe: Recipe) -> tuple[dict[str, str], Failures]:
+    """What each arm starts from, by name; arms whose pre-training failed are missing and told of."""
+    inits: dict[str, str] = {}
+    failed: Failures = {}
+    for arm in recipe.arms:
+        if arm.options is None:
+            inits[arm.name] = str(arm.run) if arm.run else BASELINE
+            continue
+        folder = recipe.out / "pretrain" / arm.name
+        try:
+            if not finished(folder):
+                pretrain.run(replace(arm.options, out=folder), arm.settings)
+            inits[arm.name] = str(folder)
+        except Exception as error:
+            failed[f"pretrain/{arm.name}"] = _told(error, recipe.out / "logs" / f"pretrain-{arm.name}.txt")
+    return inits, failed
+
+
+def _finetuned(recipe: Recipe, inits: dict[str, str]) -> Failures:
+    """Fine-tune what is not finished; returns what failed."""
+    jobs = [
+        _threaded(recipe.job(arm, n, seed, inits[arm.name], folder), recipe.jobs)
+        for arm, n, seed, folder in _runs(recipe)
+        if arm.name in inits and not finished(folder)
+    ]
+    logs, failed = recipe.out / "logs", {}
+    logs.mkdir(exist_ok=True)
+    with progress("fine-tune", len(jobs)) as step:
+        tasks = [(job, logs / f"{job.out.name}.txt") for job in jobs]
+        for position, outcome in each(_finetune, tasks, workers=recipe.jobs, cluster=recipe.cluster):
+            if isinstance(outcome, BaseException):
+                job, log = tasks[position]
+                failed[f"runs/{job.out.name}"] = _told(outcome, log)
+            step()
+    return failed
+
+
+def _finetune(task: tuple[Finetune, Path]) -> None:
+    """One fine-tuning, in whatever process; what it says goes to its log, which is kept if it fails."""
+    options, log = task
+    with log.open("a", encoding="utf-8") as text, contextlib.redirect_stderr(text), contextlib.redirect_stdout(text):
+        finetune.run(options)
+    log.unlink(missing_ok=True)
+
+
+def _threaded(job: Finetune, jobs: int) -> Finetune:
+    """Runs side by side share the cores; a number that the recipe gives is kept."""
+    if jobs == 1 or job.loop.threads:
+        return job
+    return replace(job, loop=replace(job.loop, threads=max(1, len(os.sched_getaffinity(0)) // jobs)))
+
+
+def _runs(recipe: Recipe) -> Iterator[tuple[Arm, int, int, Path]]:
+    """Arm, labels, seed and folder of every fine-tuning. Seeds go first: an interrupted study compares all arms."""
+    for seed, n, arm in product(range(recipe.seeds), sorted(recipe.n_labels), recipe.arms):
+        yield arm, n, seed, recipe.out / "runs" / f"{arm.name}-n{n}-s{seed}"
+
+
+def _told(error: BaseException, log: Path) -> str:
+    """The failure in one line; the trace of what is no user's mistake goes to the log."""
+    if isinstance(error, UserError):
+        return str(error).replace("\n", "; ")
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a", encoding="utf-8") as text:
+        traceback.print_exception(error, file=text)
+    return f"{type(error).__name__}: {error} (see {log})"
+
+
+def _failure(failed: Failures, finished_runs: int, out: Path) -> UserError:
+    told = "".join(f"\n  {name}: {why}" for name, why in failed.items())
+    what = f"{len(failed)} failed, {finished_runs} runs finished; the verdict rests on these{told}\n"
+    return UserError(what, out, "mend the cause and give the same command again: finished runs are kept")
+
+
+# Verdict -------------------------------------------------------------------------------------------------------------
+
+
+def _results(recipe: Recipe) -> list[dict[str, Any]]:
+    """A row a finished run, in a fixed order."""
+    rows = []
+    for arm, n, seed, folder in sorted(_runs(recipe), key=lambda r: (recipe.arms.index(r[0]), r[1], r[2])):
+        if finished(folder):
+            result = files.read_json(folder / "result.json")
+            kept = {name: result[name] for name in ("metric", "value", "metrics", "test_hash")}
+            rows.append({"arm": arm.name, "n_labels": n, "seed": seed, **kept, "run": f"runs/{folder.name}"})
+    return rows
+
+
+def _judged(recipe: Recipe, rows: list[dict[str, Any]], failed: Failures) -> dict[str, Any]:
+    runs = [
+        ScoredRun(row["arm"], row["n_labels"], row["seed"], recipe.out / row["run"] / "predictions.parquet")
+        for row in rows
+    ]
+    if not runs and failed:
+        raise _failure(failed, 0, recipe.out)
+    found = verdict(runs, task=recipe.task, margin=recipe.margin, seed=recipe.seed, transductive=recipe.transductive)
+    for level in found["labels"]:
+        means = ", ".join(f"{arm} {band['mean']:.3f}" for arm, band in level["arms"].items())
+        print(f"{METRIC_NAMES[found['metric']]} with {level['n_labels']} labels: {means}", file=sys.stderr)
+    return found

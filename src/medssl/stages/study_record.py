@@ -1,0 +1,140 @@
+"""study.toml: what a study is, so that it can be extended but never silently mixed with another one."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from medssl import files
+from medssl.data.store import Store
+from medssl.engine.machine import versions
+from medssl.engine.record import FREE
+from medssl.errors import UserError
+from medssl.report.facts import digest, seen_in_pretraining
+from medssl.stages.recipe import Arm, Recipe
+
+NAME = "study.toml"
+SEEN = "seen.txt"  # of a pre-training: the content hash of each image it learnt from, a line each
+# Where or how fast something runs, and what is told from finished runs: other values make no other study.
+_FREE = FREE | {"jobs", "cluster", "device", "margin", "data", "out", "init", "threads", "precision"}
+
+
+def settle(recipe: Recipe, store: Store) -> None:
+    """Write study.toml; refuse a command that would mix another study into the folder, listing what differs."""
+    path, now = recipe.out / NAME, _record(recipe, store)
+    if path.exists():
+        before = files.read_toml(path)
+        files.check_format(before, path)
+        found = [*_shrunk(before["options"], now["options"]), *_changed(before, now)]
+        if found:
+            fix = "repeat the old values, or choose another --out; seeds, label counts and arms may be added"
+            raise UserError(f"the study was begun with other options: {'; '.join(found)}", recipe.out, fix)
+    files.write_toml(path, now)
+
+
+def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
+    names = ("task", "target", "n_labels", "seeds", "margin", "transductive", "seed")
+    options = {name: getattr(recipe, name) for name in names}
+    steps = next((arm.options.steps for arm in recipe.arms if arm.options), None)
+    options |= {"arms": [arm.name for arm in recipe.arms], "pretrain_steps": steps}
+    options |= {"finetune_steps": recipe.finetune.steps}
+    return {
+        "format": files.FORMAT,
+        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
+        "pretrain": {arm.name: _arm(arm) for arm in recipe.arms},
+        "finetune": _flat(recipe.finetune),
+        "data": {"path": str(recipe.data.resolve()), "hash": store.hash, "split": _split_hash(store)},
+        "versions": versions(),
+    }
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    if arm.run is not None:
+        weights = arm.run / "encoder.safetensors" if arm.run.is_dir() else arm.run
+        return {"weights": hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()}
+    return {} if arm.options is None else {"method": arm.method} | _flat(arm.options) | _plain(arm.settings)
+
+
+def _flat(options: Any) -> dict[str, Any]:
+    """Options and their groups as one table, without what may change between two calls."""
+    table: dict[str, Any] = {}
+    for f in fields(options):
+        value = getattr(options, f.name)
+        table |= _flat(value) if is_dataclass(value) else {f.name: value}
+    left_out = _FREE | {"n_labels", "subset_seed"}
+    return {k: v for k, v in _plain(table).items() if k not in left_out and v is not None}
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
+
+
+def _split_hash(store: Store) -> str:
+    items = store.items
+    return digest(f"{split} {image}" for split, image in zip(items["split"], items["hash"], strict=True))
+
+
+def _shrunk(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Seeds, label counts and arms that the study has and the command leaves out."""
+    found = []
+    if now["seeds"] < before["seeds"]:
+        found.append(f"seeds: {before['seeds']} → {now['seeds']}")
+    for name in ("n_labels", "arms"):
+        if not set(before[name]) <= set(now[name]):
+            found.append(f"{name}: {_words(before[name])} → {_words(now[name])}")
+    return found
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    free = {"seeds", "n_labels", "arms", "pretrain_steps", "finetune_steps", "margin"}
+    pairs = [("", {k: v for k, v in t["options"].items() if k not in free}) for t in (before, now)]
+    tables = [(pairs[0], pairs[1])]
+    tables += [(("fine-tuning ", before["finetune"]), ("", now["finetune"]))]
+    both = [arm for arm in before["pretrain"] if arm in now["pretrain"]]
+    tables += [((f"arm {arm} ", before["pretrain"][arm]), ("", now["pretrain"][arm])) for arm in both]
+    tables += [(("data ", _without(before["data"], "path")), ("", _without(now["data"], "path")))]
+    found = []
+    for (label, old), (_, new) in tables:
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                found.append(f"{label}{key}: {_words(old.get(key))} → {_words(new.get(key))}")
+    return found
+
+
+def _without(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in table.items() if k != key}
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+
+
+# Leakage -------------------------------------------------------------------------------------------------------------
+
+
+def leak_checks(recipe: Recipe, inits: Mapping[str, str], store: Store) -> list[dict[str, Any]]:
+    """For every pre-trained arm: has its pre-training seen the images of test patients?"""
+    checks = []
+    for arm in recipe.arms:
+        if arm.name not in inits or (arm.run is None and arm.options is None):
+            continue
+        folder = Path(inits[arm.name])
+        ok, detail = _seen(folder if folder.is_dir() else folder.parent, arm, recipe, store)
+        checks.append({"check": f"Test images in the pre-training of {arm.name}", "ok": ok, "detail": detail})
+    return checks
+
+
+def _seen(folder: Path, arm: Arm, recipe: Recipe, store: Store) -> tuple[bool | None, str]:
+    if arm.options is not None:
+        # Pre-trained here, on the rows of this very split.
+        return (False, "all of them, transductive") if recipe.transductive else (True, "none, by the split")
+    if (folder / SEEN).is_file():
+        count = seen_in_pretraining(store.items, (folder / SEEN).read_text().split())
+        return not count, f"{count} test images" if count else "none"
+    card = files.read_json(next(iter(folder.glob("encoder.json"))))
+    if card.get("transductive"):
+        return False, "pre-trained with --transductive"
+    if card.get("data_hash") == store.hash:
+        return None, "the same data; which split it learnt from was not recorded"
+    return None, "other data, which are not at hand: make sure that these patients are not among them"

@@ -1,0 +1,70 @@
+"""Out of memory, simulated: the advice must name values that were tried."""
+
+import pytest
+import torch
+
+from medssl.engine.memory import advice, exhausted, explain, largest_fitting
+
+
+@pytest.mark.parametrize(
+    ("error", "yes"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_only_memory_counts_as_memory(error, yes):
+    assert exhausted(error) is yes
+
+
+def hungry(most: int):
+    tried = []
+
+    def attempt(size: int) -> None:
+        tried.append(size)
+        if size > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    return attempt, tried
+
+
+@pytest.mark.parametrize(("most", "fits", "sizes"), [(5, 4, [8, 4]), (8, 8, [8]), (1, 1, [8, 4, 2, 1]), (0, 0, None)])
+def test_batches_are_halved_until_one_fits(most, fits, sizes):
+    attempt, tried = hungry(most)
+    assert largest_fitting(attempt, 16) == fits
+    assert tried == (sizes or [8, 4, 2, 1])
+
+
+def test_another_error_is_not_taken_for_memory():
+    def attempt(size: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        largest_fitting(attempt, 16)
+
+
+def test_the_patch_shrinks_as_much_as_the_batch_would():
+    assert "--batch 4 fits; or keep the batch and take --patch 32 32 16" in str(explain(4, 16, (64, 64, 32)))
+    assert "--batch 4 fits; or keep the batch and take --patch 112 112" in str(explain(4, 16, (224, 224)))
+    assert "--batch 1 --patch" in str(explain(0, 16, (64, 64, 32)))
+
+
+def test_the_advice_comes_from_real_steps(tiny, fabric, monkeypatch):
+    method = tiny()
+    real, tried = method.encoder.forward, []
+
+    def forward(x: torch.Tensor):
+        tried.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(x)
+
+    monkeypatch.setattr(method.encoder, "forward", forward)
+    error = advice(method, fabric, channels=1, batch=12, patch=(16, 16))
+    assert tried == [6, 3]
+    assert "out of memory with --batch 12 and --patch 16×16" in str(error)
+    assert "--batch 3 fits" in str(error)
+    assert all(p.grad is None for p in method.parameters())

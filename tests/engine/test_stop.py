@@ -1,0 +1,45 @@
+"""Signals ask; the loop decides when."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from medssl.engine.stop import Stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_for_a_stop_and_interrupts_nothing(number):
+    with Stop() as stop:
+        assert not stop.due()
+        os.kill(os.getpid(), number)
+        assert stop.due()
+        assert stop.requested
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt), Stop():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 1)
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Stop():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_in_another_thread_it_leaves_signals_alone():
+    seen = []
+
+    def job() -> None:
+        with Stop() as stop:
+            seen.append(stop.due())
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+    assert seen == [False]

@@ -1,0 +1,35 @@
+"""A small folder of pictures with a label, as a person would have it, and what index and prepare make of it."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medssl.rng import stream
+from medssl.stages import index, prepare
+from medssl.stages.options.data import Index, Prepare
+
+
+def write_pictures(folder: Path, count: int = 24, side: int = 48) -> Path:
+    """Discs, small or large, on noise; two pictures a patient."""
+    folder.mkdir(parents=True)
+    y, x = np.mgrid[:side, :side]
+    rows = [["path", "patient_id", "size"]]
+    for i in range(count):
+        rng = stream(0, "picture", i)
+        cx, cy = rng.uniform(0.35 * side, 0.65 * side, 2)
+        disc = np.hypot(x - cx, y - cy) < side * (0.12 + 0.16 * (i % 2))
+        grey = np.clip(120 * disc + rng.normal(60, 10, (side, side)), 0, 255)
+        Image.fromarray(grey.astype(np.uint8)).save(folder / f"{i:02}.png")
+        rows.append([f"{i:02}.png", f"p{i // 2:02}", "large" if i % 2 else "small"])
+    with (folder / "labels.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows(rows)
+    return folder
+
+
+def prepared_pictures(folder: Path, count: int = 24) -> Path:
+    """A DATA folder, ready for training."""
+    scans = write_pictures(folder / "scans", count)
+    data = index.run(Index(scans=scans, out=folder / "data", modality="OT", workers=1))
+    return prepare.run(Prepare(data=data, workers=1))

@@ -1,0 +1,96 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medssl import cli
+from medssl.contract import Views
+from medssl.stages.preview import pictures_of, sheet
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_set_looks_like_a_users_folder_and_is_the_same_when_written_again(tmp_path, dims) -> None:
+    out = tmp_path / "scans"
+    command = ["phantom", str(out), "--patients", "5", "--dims", str(dims), "--size", "32", "--seed", "0"]
+    assert cli.main(command) == 0
+    with (out / "labels.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert len({row["patient_id"] for row in rows}) == 5 < len(rows)  # some were scanned twice
+    assert {row["modality"] for row in rows} == {"CT" if dims == 3 else "CR"}
+    for row in rows:
+        assert (out / row["path"]).is_file() and (out / row["mask_path"]).is_file()
+        assert row["lesion"] in ("yes", "no") and row["effusion"] in ("none", "left", "right")
+    written = files_of(out)
+    assert len(written) == 2 * len(rows) + 1
+    assert cli.main(command) == 0
+    assert {k: v for k, v in files_of(out).items() if k.endswith((".csv", ".png"))} == {
+        k: v for k, v in written.items() if k.endswith((".csv", ".png"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--patients", "0"], "give 1 or more"),
+        (["--size", "4"], "give 32 to 512"),
+    ],
+)
+def test_wrong_numbers_are_told_and_nothing_is_written(tmp_path, capsys, arguments, words) -> None:
+    assert cli.main(["phantom", str(tmp_path / "out"), *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_scans_is_left_alone(tmp_path, capsys) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.nii.gz").write_bytes(b"precious")
+    assert cli.main(["phantom", str(tmp_path), "--patients", "1", "--size", "32"]) == 2
+    assert "holds other scans" in capsys.readouterr().err
+    assert files_of(tmp_path) == {"images/mine.nii.gz": b"precious"}
+
+
+def test_a_file_where_the_folder_should_be_is_told(tmp_path, capsys) -> None:
+    (tmp_path / "out").write_text("x")
+    assert cli.main(["phantom", str(tmp_path / "out")]) == 2
+    assert "not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_preview_draws_the_views_of_prepared_phantoms(tmp_path, dims, capsys) -> None:
+    scans, data = tmp_path / "scans", tmp_path / "data"
+    assert cli.main(["phantom", str(scans), "--patients", "3", "--dims", str(dims), "--size", "48"]) == 0
+    assert cli.main(["index", str(scans), "--out", str(data), "--workers", "1"]) == 0
+    assert cli.main(["prepare", str(data), "--workers", "1"]) == 0
+    assert cli.main(["preview", str(data), "--rows", "2"]) == 0
+    page = np.asarray(Image.open(data / "preview-pcrl.png").convert("L")).astype(float)
+    again = tmp_path / "again.png"
+    assert cli.main(["preview", str(data), "--rows", "2", "--out", str(again)]) == 0
+    assert again.read_bytes() == (data / "preview-pcrl.png").read_bytes()
+    assert page.shape[1] > 4 * 192 and page.std() > 20
+    assert cli.main(["preview", str(data), "--rows", "0"]) == 2
+    assert "give 1 or more" in capsys.readouterr().err
+
+
+def test_the_sheet_shows_every_picture_in_its_place() -> None:
+    grey = torch.zeros(2, 1, 8, 8)
+    grey[1] = 2.0
+    views = Views({"x1": grey, "hidden1": torch.ones(2, 8, 8, dtype=torch.bool)})
+    pictures = pictures_of(views, (0.0, 2.0))
+    page = np.asarray(sheet(pictures, (0.0, 2.0)))
+    assert list(pictures) == ["x1", "hidden1"] and page.shape == (20 + 2 * 198 + 6, 2 * 198 + 6, 3)
+    centres = page[[20 + 6 + 96, 20 + 6 + 198 + 96]][:, [6 + 96, 6 + 198 + 96]]
+    assert centres[..., 0].tolist() == [[0, 255], [255, 255]]
+
+
+def test_volumes_stand_with_the_front_up_and_the_right_at_the_left() -> None:
+    volume = torch.zeros(1, 1, 8, 8, 4)
+    volume[:, :, 7, 7] = 1.0  # right, front
+    page = np.asarray(sheet({"volume": volume}, (0.0, 1.0)))[..., 0]
+    assert page[20 + 6 + 4, 6 + 4] > 200 and page[20 + 6 + 188, 6 + 188] < 60
