@@ -16,7 +16,7 @@ from medssl.data.plan import OTHER, Plan
 from medssl.data.readers import read_volume, reader_of
 from medssl.errors import UserError
 from medssl.evaluate.features import embed_image, frozen
-from medssl.networks.pyramid import build_encoder
+from medssl.networks.pyramid import Pyramid, build_encoder
 from medssl.networks.weights import load_state
 from medssl.volume import Volume
 
@@ -35,7 +35,8 @@ def load(run: str | Path) -> "Encoder":
     except (SafetensorError, ValueError) as error:
         raise UserError(f"weights cannot be read: {error}", weights, "copy or train them anew") from None
     load_state(network, state, weights)
-    return Encoder(network.eval(), config, Plan.from_contract(card["preprocessing"]))
+    network.eval()
+    return Encoder(network, config, Plan.from_contract(card["preprocessing"]))
 
 
 def find_weights(run: str | Path) -> Path:
@@ -67,7 +68,9 @@ class Encoder(nn.Module):
     was trained at a spacing. Values are physical: HU for CT. ``network`` is the bare pyramid, for training.
     """
 
-    def __init__(self, network: nn.Module, config: ModelConfig, plan: Plan) -> None:
+    network: Pyramid
+
+    def __init__(self, network: Pyramid, config: ModelConfig, plan: Plan) -> None:
         super().__init__()
         self.network, self.config, self.plan = network, config, plan
 

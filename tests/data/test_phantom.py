@@ -35,17 +35,17 @@ def test_a_scan_is_bit_equal_when_made_again_and_differs_between_seeds_patients_
 
 
 def test_tissue_has_its_ct_number(cohort) -> None:
-    air = [at(scan, (-160, 118, 0)) for scan in cohort]
+    air = [at(scan, (-165, 122, 0)) for scan in cohort]
     lung = [at(scan, (95, 20, 60)) for scan in cohort]
     liver = [float(np.median(scan.array[ndimage.binary_erosion(scan.mask == 1)])) for scan in cohort]
-    assert all(-1024 <= v < -960 for v in air)
+    assert all(-1024 <= v < -950 for v in air)
     assert -900 < float(np.median(lung)) < -750
     assert all(15 < v < 150 for v in liver)
-    assert all(scan.array.dtype == np.int16 and scan.array.max() > 250 for scan in cohort)  # bone
+    assert all(scan.array.dtype == np.int16 and scan.array.max() > 150 for scan in cohort)  # bone
 
 
 def test_organs_have_the_size_of_organs(cohort) -> None:
-    for name, (least, most) in {"liver": (350, 1900), "spleen": (40, 450), "kidney": (60, 420)}.items():
+    for name, (least, most) in {"liver": (350, 1900), "spleen": (40, 450), "heart": (250, 900)}.items():
         volumes = [volume_ml(scan, name) for scan in cohort]
         assert least < min(volumes) and max(volumes) < most, (name, volumes)
         assert np.std(volumes) > 0.05 * np.mean(volumes)  # patients differ
@@ -59,9 +59,11 @@ def test_organs_lie_where_they_should(cohort) -> None:
             if name != "lesion"
         }
         assert middle["liver"][0] > 20 and middle["spleen"][0] < -60  # right, left
-        assert middle["kidney"][1] < middle["liver"][1]  # kidneys lie at the back
-        assert middle["kidney"][2] < middle["spleen"][2]
-        assert ndimage.label(ndimage.binary_dilation(scan.mask == 3))[1] == 2
+        assert middle["spleen"][1] < middle["liver"][1]  # the spleen lies further back
+        assert middle["heart"][0] < 0 and middle["heart"][2] > middle["liver"][2] + 40
+        for n in (1, 2, 3):  # in one piece
+            sizes = np.bincount(ndimage.label(scan.mask == n)[0].ravel())[1:]
+            assert sizes.max() > 0.97 * sizes.sum()
 
 
 def test_the_lesion_label_agrees_with_the_mask() -> None:

@@ -53,6 +53,12 @@ def test_columns_joined_by_plus_are_findings_each_missing_on_its_own() -> None:
     np.testing.assert_array_equal(found.matrix, [[1, 1], [0, nan], [nan, 0]])
 
 
+def test_a_joined_column_of_more_values_gives_a_finding_for_each() -> None:
+    found = read_target(items(a=["yes", "no", "no"], b=["x|y", None, "z"]), "a+b")
+    assert found.classes == ("a", "b=x", "b=y", "b=z")
+    np.testing.assert_array_equal(found.matrix, [[1, 1, 1, 0], [0, nan, nan, nan], [0, 0, 0, 1]])
+
+
 def test_a_column_whose_name_holds_a_plus_is_one_column() -> None:
     assert read_target(items(**{"pd-l1+": ["yes", "no"]}), "pd-l1+").kind == "one"
 
@@ -69,7 +75,6 @@ def test_the_only_usable_column_needs_no_name() -> None:
         ({"tumour": ["yes", "no"], "side": ["l", "r"]}, None, "choose one of tumour, side"),
         ({"tumour": ["yes", "yes", None]}, "tumour", "all labels of 'tumour' are 'yes'"),
         ({"tumour": [None, ""]}, "tumour", "no item has a label"),
-        ({"a": ["yes", "no", "no"], "b": ["x", "y", "z"]}, "a+b", "column 'b' holds 3 different values"),
         ({"size": [str(i / 7) for i in range(200)]}, "size", "holds 200 different values"),
         ({}, "tumour", "no label columns"),
     ],

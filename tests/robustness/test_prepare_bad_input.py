@@ -2,8 +2,6 @@
 
 import csv
 import errno
-import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -152,17 +150,3 @@ def test_a_damaged_table_of_prepared_scans_is_told(data: Path, capsys: pytest.Ca
     prepare.run(Prepare(data=data, workers=1))
     assert len(Store(data)) == 3
     assert pl.read_parquet(data / "prepared.parquet").height == 3
-
-
-def test_jobs_that_kill_their_process_are_named() -> None:
-    from medssl.data.jobs import each
-
-    found = dict(each(_deadly, list(range(6)), workers=2))
-    assert {k: v for k, v in found.items() if k != 3} == {k: k * k for k in (0, 1, 2, 4, 5)}
-    assert found[3].what == "reading it kills the process"
-
-
-def _deadly(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number

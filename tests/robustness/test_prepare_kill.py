@@ -1,6 +1,5 @@
 """kill -9 in the middle of `medssl prepare`: nothing half-written is ever read, and the next run ends the same."""
 
-import os
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ SCANS = 12
 def twins(tmp_path: Path) -> tuple[Path, Path]:
     """Two folders of the same index."""
     for i in range(SCANS):
-        write_nifti(tmp_path / "scans" / f"{i:02}.nii.gz", noise(i, 90, 90, 60), np.diag([0.8, 0.8, 1.5, 1.0]))
+        write_nifti(tmp_path / "scans" / f"{i:02}.nii.gz", noise(i, 80, 80, 60), np.diag([0.8, 0.8, 1.5, 1.0]))
     for name in ("killed", "whole"):
         index(tmp_path / "scans", tmp_path / name, modality="CT", keep_ids=True)
     return tmp_path / "killed", tmp_path / "whole"
@@ -46,15 +45,17 @@ def test_killed_and_run_again(twins: tuple[Path, Path], workers: int) -> None:
     deadline = time.monotonic() + 60
     while len(_files(store)) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
+    started = _descendants(process.pid)
     process.kill()
     process.wait()
+    assert len(started) >= (2 if workers > 1 and Path("/proc").exists() else 0)
+    assert _gone(started)  # no worker outlives the command
     done = _files(store)
     assert 3 <= len(done) < SCANS
     assert not (killed / "prepared.parquet").exists()
     # What a write that was cut off leaves behind.
     (store / f".{done[0]}.99999.tmp").write_bytes(b"half")
     (store / done[1]).write_bytes((store / done[1]).read_bytes()[:500])
-    _wait_until_alone(store)
 
     before = {name: (store / name).stat().st_mtime_ns for name in _files(store)}
     run(Prepare(data=killed, workers=1))
@@ -73,13 +74,26 @@ def _files(store: Path) -> list[str]:
     return sorted(p.name for p in store.glob("[!.]*.b2nd"))
 
 
-def _wait_until_alone(store: Path) -> None:
-    """Workers notice within an instant that their parent is gone, and go too."""
+def _descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that these started."""
+    try:
+        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return children + [deeper for child in children for deeper in _descendants(child)]
+
+
+def _gone(pids: list[int]) -> bool:
     deadline = time.monotonic() + 20
-    mine = str(os.getpid())
     while time.monotonic() < deadline:
-        children = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-        if not [line for line in children.splitlines() if str(store.parent) in line and mine not in line]:
-            return
-        time.sleep(0.1)
-    raise AssertionError("workers outlive their parent")
+        if not any(_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -117,8 +117,7 @@ def test_stratified_by_the_label(mixed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["dicom", "series", "nifti", "png"])
 def test_of_the_odd_files_nothing_vanishes(shared_data: Path, tmp_path: Path, folder: str) -> None:
     scans = shared_data / "dicom_odd" / folder
-    assert main(["index", str(scans), "--out", str(tmp_path / "out")]) == 0
-    frame, faults = load_index(tmp_path / "out"), problems(tmp_path / "out")
+    frame, faults = index(scans, tmp_path / "out")
     used = {file for files in frame["files"].to_list() for file in files}
     everything = {path.relative_to(scans).as_posix() for path in scans.rglob("*") if path.is_file()}
     assert used | set(faults) >= everything
@@ -135,12 +134,12 @@ def _expected(shared_data: Path, folder: str) -> list[dict[str, str]]:
 
 
 # Justified: no image for learning, or nothing to learn from.
-NOT_USED = ("SEG:", "RTDOSE:", "localiser", "too small", "constant", "4-D", "5-D", "sample precision")
+NOT_USED = ("SEG:", "RTDOSE:", "localiser", "too small", "constant", "4-D", "5-D", "RTPLAN:")
 
 
 @pytest.mark.parametrize("folder", ["dicom", "nifti", "png"])
 def test_odd_files_that_hold_an_image_are_used(shared_data: Path, folder: str) -> None:
-    """Each alone, since some are copies of each other; what pydicom 3 could not read either may fail."""
+    """Each alone, since some are copies of each other."""
     from medssl.data.dicom.headers import Slice
     from medssl.data.dicom.stacks import stack_up
     from medssl.data.find import read_headers
@@ -153,11 +152,11 @@ def test_odd_files_that_hold_an_image_are_used(shared_data: Path, folder: str) -
             continue
         told = read_headers((str(root), [row["path"]]))[row["path"]]
         items = [Item(**item) for item in told.get("items", [])]
-        items += stack_up(Slice(**one) for one in told.get("slices", []))[0]
+        stacked, left = stack_up(Slice(**one) for one in told.get("slices", []))
+        items += stacked
         results = [measure((item.row(), str(root))) for item in items]
         whats = [result["faults"][0]["what"] for result in results if "facts" not in result]
-        whats += [told["fault"][0]] if "fault" in told else []
+        whats += [fault.what for fault in left] + ([told["fault"][0]] if "fault" in told else [])
         if not any("facts" in result for result in results) and not any(n in w for w in whats for n in NOT_USED):
             unread[row["path"]] = whats
-    print(unread)
-    assert len(unread) <= 1
+    assert set(unread) <= {"dicom/pydd__JLSL_08_07_0_1F.dcm"}  # 7-bit JPEG-LS: neither GDCM nor ITK decodes it

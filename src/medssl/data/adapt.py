@@ -60,10 +60,10 @@ def adapted(volume: Volume, plan: "Plan", mask: Volume | None = None) -> Adapted
     stored, gain, bias = quantised(grid.forward(image), span, plan.value_range, plan.dtype, whole)
     around = background(image)
     fill = stored.min() if around is None else quantised(np.array(around), span, plan.value_range, plan.dtype, whole)[0]
-    fill = np.clip(fill, *((value - bias) / gain for value in plan.value_range))
+    low, high = ((value - bias) / gain for value in plan.value_range)
     labels = None if mask is None else _labels(grid.forward(mask.array, labels=True)[0])
     points = _points(grid.forward(inside[None].astype(np.uint8), labels=True)[0], labels)
-    return Adapted(stored, labels, grid, gain, bias, int(np.rint(fill)), points, notes)
+    return Adapted(stored, labels, grid, gain, bias, int(np.rint(np.clip(fill, low, high))), points, notes)
 
 
 def _check(volume: Volume, plan: "Plan", mask: Volume | None) -> None:
@@ -102,7 +102,7 @@ def _in_channels(array: np.ndarray, wanted: int, notes: list[Note]) -> np.ndarra
         if (array == array[:1]).all():
             return array[:1]  # grey all along
         notes.append(("in colour, stored grey as the plan says", "set channels = 3 in plan.toml to keep colours"))
-        return np.tensordot(np.float32(LUMA), array, 1)[None]
+        return np.tensordot(np.array(LUMA, np.float32), array, 1)[None]
     fix = "save a file for each channel, or change channels in plan.toml"
     raise UserError(f"{found} channels where the plan has {wanted}", fix=fix)
 

@@ -1,12 +1,13 @@
 """Walk the folder of scans and read headers: what could be a scan, and what could not."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medssl.data.item import Fault, Item
+from medssl.data.item import Fault
+from medssl.data.nifti import read_header
 from medssl.data.readers import reader_of
 from medssl.errors import UserError
 
@@ -96,7 +97,8 @@ def _header(root: Path, path: str) -> dict[str, Any]:
     try:
         return _read(root, path)
     except UserError as error:
-        return {"fault": [error.what, error.fix or ""]}
+        empty = os.path.getsize(root / path) == 0
+        return {"fault": ["an empty file", "copy it again"] if empty else [error.what, error.fix or ""]}
     except PermissionError:
         return {"fault": ["no permission to read", "allow reading it (chmod +r)"]}
     except (OSError, MemoryError) as error:
@@ -106,11 +108,13 @@ def _header(root: Path, path: str) -> dict[str, Any]:
 
 
 def _read(root: Path, path: str) -> dict[str, Any]:
+    kind = reader_of(path)
+    if kind == "nifti":  # first and without a Path: a folder may hold 100 000 of them
+        read_header(f"{root}/{path}")
+        return {"items": [{"reader": kind, "files": [path]}]}
     full = root / path
-    kind = reader_of(path) or _by_content(full)
-    if full.stat().st_size == 0:
-        raise UserError("an empty file", fix="copy it again")
-    if kind == "dicom" or (kind == "nifti" and not path.endswith((".gz", ".nii")) and _is_part10(full)):
+    kind = kind or _by_content(full)
+    if kind == "dicom":
         from medssl.data.dicom.headers import read_slices
 
         _refuse_other_formats(full)
@@ -119,19 +123,15 @@ def _read(root: Path, path: str) -> dict[str, Any]:
         from medssl.data.npz import npz_items
 
         return {"items": [asdict(item) for item in npz_items(full, path)]}
-    if kind == "nifti":
-        from medssl.data.nifti import read_header
-
-        read_header(full)
-    elif kind == "itk":
+    if kind == "itk":
         from medssl.data.itk import check_grid
 
         check_grid(full)
-    elif kind == "picture":
+    else:
         from medssl.data.pictures import check_picture
 
         check_picture(full)
-    return {"items": [asdict(Item(kind, [path]))]}
+    return {"items": [{"reader": kind, "files": [path]}]}
 
 
 def _by_content(path: Path) -> str:
@@ -172,8 +172,3 @@ def _refuse_other_formats(path: Path) -> None:
         what = "text"
     if what:
         raise UserError(f"{what}, named as DICOM", fix="rename it to what it is, or replace it by the image")
-
-
-def items_in_order(items: Iterator[Item]) -> list[Item]:
-    """Sorted by name, so that everything downstream is the same on every machine."""
-    return sorted(items, key=lambda item: item.place)

@@ -1,5 +1,6 @@
 """Headers and voxels of many files, by processes; what is unchanged since the last run is not read again."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from medssl.data.progress import progress
 
 READING = 1  # raised when readers learn to tell more or otherwise, so that old caches are not believed
 IDS = ("patient", "study", "series", "uid")
-FEW = 16  # headers of so few files are read here, sooner than processes start
+SAVE_EVERY_S = 300.0
+FEW = 500  # headers of so few files are read here, sooner than processes start
 
 
 @dataclass
@@ -58,20 +60,35 @@ def gather_headers(
 
 
 def gather_facts(
-    scans: Path, rows: list[dict[str, Any]], stamp: Callable[[str], str], cache: dict[str, Any], workers: int
-) -> tuple[list[dict[str, Any] | None], dict[str, Any], int]:
-    """Per row what ``measure`` says; the cache to keep; how many rows were read. ``stamp`` tells a file's state."""
+    scans: Path,
+    rows: list[dict[str, Any]],
+    stamp: Callable[[str], str],
+    cache: dict[str, Any],
+    save: Callable[[dict[str, Any]], None],
+    workers: int,
+) -> tuple[list[dict[str, Any]], int]:
+    """Per row what ``measure`` says, and how many rows were read. ``stamp`` tells a file's state.
+
+    ``save`` is given what is known now and then, and at the end, also where that is Ctrl-C.
+    """
     keys = [_measure_key(row, stamp) for row in rows]
     kept = {key: cache[key] for key in keys if key in cache}
     new = [k for k, key in enumerate(keys) if key not in kept]
-    with progress("reading scans", len(new)) as step:
-        for position, outcome in each(measure, [(rows[k], str(scans)) for k in new], workers=workers):
-            row = rows[new[position]]
-            if isinstance(outcome, BaseException):
-                outcome = {"faults": [vars(_crashed(file, outcome)) for file in dict.fromkeys(row["files"])]}
-            kept[keys[new[position]]] = outcome
-            step()
-    return [kept.get(key) for key in keys], kept, len(new)
+    saved = time.monotonic()
+    try:
+        with progress("reading scans", len(new)) as step:
+            for position, outcome in each(measure, [(rows[k], str(scans)) for k in new], workers=workers):
+                row = rows[new[position]]
+                if isinstance(outcome, BaseException):
+                    outcome = {"faults": [vars(_crashed(file, outcome)) for file in dict.fromkeys(row["files"])]}
+                kept[keys[new[position]]] = outcome
+                step()
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    save(kept)
+                    saved = time.monotonic()
+    finally:
+        save(kept)
+    return [kept[key] for key in keys], len(new)
 
 
 def _headers(scans: Path, paths: list[str], workers: int) -> Iterable[dict[str, Any]]:

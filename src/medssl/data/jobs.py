@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -47,11 +47,11 @@ def _on_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
     while todo:
         with _pool(workers) as pool:
             suspects = yield from _drained(pool, function, jobs, todo, 2 * workers)
-        for position in suspects:  # one of them broke the pool: each alone tells which
+        alone = deque(suspects)
+        while alone:  # one of them broke the pool: one after another they tell which
             with _pool(1) as pool:
-                lost = yield from _drained(pool, function, jobs, deque([position]), 1)
-            if lost:
-                yield position, CRASHED
+                lost = yield from _drained(pool, function, jobs, alone, 1)
+            yield from ((position, CRASHED) for position in lost)
 
 
 def _on_cluster(function: Callable[[Any], Any], jobs: Sequence[Any], address: str) -> Iterator[Outcome]:
@@ -69,7 +69,7 @@ def _on_cluster(function: Callable[[Any], Any], jobs: Sequence[Any], address: st
 
 def _drained(
     pool: Executor, function: Callable[[Any], Any], jobs: Sequence[Any], todo: deque[int], window: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, list[int]]:
     """Yield outcomes until ``todo`` is empty or the pool breaks; return the positions it broke on."""
     pending: dict[Future, int] = {}
     lost: list[int] = []

@@ -22,7 +22,7 @@ from medssl.rng import stream
 __all__ = ["COLUMNS", "STRUCTURES", "PhantomScan", "make_scan", "names_of", "write_patient", "write_table"]
 
 COLUMNS = ("path", "patient_id", "study_id", "modality", "mask_path", "lesion", "lesion_site", "effusion")
-STRUCTURES = {3: {1: "liver", 2: "spleen", 3: "kidney", 4: "lesion"}, 2: {1: "lung", 2: "heart", 3: "lesion"}}
+STRUCTURES = {3: {1: "liver", 2: "heart", 3: "spleen", 4: "lesion"}, 2: {1: "lung", 2: "heart", 3: "lesion"}}
 FIELD_MM = (372.0, 279.0, 340.0)  # right-left, front-back, along the body
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from medssl.data.phantom_shapes import Canvas, Field, Point, Tube, branch, common, union
 
-LIVER, SPLEEN, KIDNEY, LESION, LUNG, HEART = range(1, 7)  # labels while drawing
+LIVER, HEART, SPLEEN, LESION, KIDNEY, LUNG = range(1, 7)  # labels while drawing
 
 
 @dataclass(frozen=True)

@@ -92,13 +92,9 @@ def with_modalities(
 
 def stored_voxels(plan: Plan, row: dict[str, Any]) -> float:
     """Values that a scan will have in the store, before cropping."""
-    shape = np.asarray(row["shape"], float)
+    shape = _in_ras(row, np.asarray(row["shape"], float))
     if plan.spacing_mm is not None and row["spacing_mm"] is not None:
-        shape = (
-            shape * _spacing_ras(row) / np.asarray(plan.spacing_mm)
-            if plan.dims == 2
-            else (_in_ras(row, shape) * _spacing_ras(row) / np.asarray(plan.spacing_mm))
-        )
+        shape = shape * _spacing_ras(row) / np.asarray(plan.spacing_mm)
     elif plan.size:
         shape = shape * plan.size / shape.min()
     return float(np.prod(np.maximum(1, shape)) * plan.channels)
@@ -144,8 +140,8 @@ def _in_ras(row: dict[str, Any], values: np.ndarray) -> np.ndarray:
     """Values an axis of the file in the order of the axes R, A, S."""
     letters = row.get("orientation") or ""
     pairs = ("RL", "AP", "SI")
-    order = [next((i for i, letter in enumerate(letters) if letter in pair), None) for pair in pairs]
-    return values[order] if len(values) == 3 and sorted(o for o in order if o is not None) == [0, 1, 2] else values
+    order = [i for pair in pairs for i, letter in enumerate(letters) if letter in pair]
+    return values[order] if len(values) == 3 and sorted(order) == [0, 1, 2] else values
 
 
 def _spacing_ras(row: dict[str, Any]) -> np.ndarray:

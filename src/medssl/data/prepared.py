@@ -16,7 +16,7 @@ from medssl.files import atomic
 
 VERSION = 1  # of what prepare makes of a scan; raised when the same plan gives other voxels
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "item": pl.String, "stamp": pl.String, "shape": pl.List(pl.Int64), "spacing_mm": pl.List(pl.Float64),
     "affine": pl.List(pl.Float64), "gain": pl.Float64, "bias": pl.Float64, "fill": pl.Int64,
     "has_mask": pl.Boolean, "mask_labels": pl.List(pl.Int64), "box": pl.List(pl.Int64), "grid": pl.String,

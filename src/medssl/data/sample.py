@@ -154,9 +154,9 @@ def cut(
         whole = all(t.stop - t.start == r for t, r in zip(target, region, strict=True))
         if not whole:
             image[i] = store.fill[row]
-        image[(i, slice(None), *target)] = store.read(row, inside)
+        image[i][(slice(None), *target)] = store.read(row, inside)
         if mask is not None and store.has_mask[row]:
-            mask[(i, *target)] = store.read_mask(row, inside)
+            mask[i][target] = store.read_mask(row, inside)
     return Batch(
         image=torch.from_numpy(image),
         gain=torch.from_numpy(store.gain[rows]),

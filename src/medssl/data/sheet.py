@@ -1,5 +1,6 @@
 """The thumbnail sheet: middle slices in a window that suits the modality, so that a person sees what was found."""
 
+import math
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from medssl.data.readers import read_volume
 from medssl.errors import UserError
 from medssl.files import atomic
 
+FEW_VOXELS = 30_000_000  # are read here, sooner than processes start
 TILE, GAP, CAPTION, MARGIN, HEAD = 150, 10, 34, 24, 58
 COLUMNS, MOST = 8, 48
 PAPER, FRAME, INK, FAINT = (18, 20, 24), (0, 0, 0), (232, 234, 237), (140, 146, 155)
@@ -28,8 +30,9 @@ def write_sheet(path: Path, rows: list[dict[str, Any]], scans: Path, title: str,
     chosen = _chosen(rows)
     tiles: dict[int, np.ndarray] = {}
     jobs = [(row, str(scans)) for row in chosen]
+    voxels = sum(math.prod(row["shape"]) for row in chosen)
     with progress("drawing sheet", len(jobs)) as step:
-        for position, outcome in each(thumbnail, jobs, workers=1 if len(jobs) <= 8 else workers):
+        for position, outcome in each(thumbnail, jobs, workers=1 if voxels < FEW_VOXELS else workers):
             if isinstance(outcome, np.ndarray):
                 tiles[position] = outcome
             step()

@@ -82,16 +82,20 @@ def _bars(name: str, cells: list[str | None]) -> Target:
 
 
 def _columns(names: list[str], cells: list[list[str | None]]) -> Target:
-    columns, classes = [], []
+    """Every column's findings side by side: one of a column of two values, else one a value."""
+    classes: list[str] = []
+    columns = []
     for name, column in zip(names, cells, strict=True):
-        words = _ordered({cell for cell in column if cell})
-        if len(words) != 2 or any("|" in word for word in words):
-            fix = "join columns of two values each by +, or name one column alone"
-            raise UserError(f"column '{name}' holds {len(words)} different values", "--target", fix)
-        # Words that say yes need no mention; of others the name tells which one counts as yes.
-        classes.append(name if words[1].lower() in POSITIVE else f"{name}={words[1]}")
-        columns.append([np.nan if cell is None else float(cell == words[1]) for cell in column])
-    return Target("+".join(names), "many", tuple(classes), np.array(columns).T)
+        found = _choice(name, column)
+        if len(found.classes) == 2 and found.kind == "one":
+            # A word that says yes needs no mention; of others the name tells which one counts as yes.
+            yes = found.classes[1]
+            classes.append(name if yes.lower() in POSITIVE else f"{name}={yes}")
+            columns.append(found.matrix[:, 1:])
+        else:
+            classes += [f"{name}={word}" for word in found.classes]
+            columns.append(found.matrix)
+    return Target("+".join(names), "many", tuple(classes), np.concatenate(columns, axis=1))
 
 
 def _ordered(words: set[str]) -> list[str]:

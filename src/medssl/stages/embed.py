@@ -24,9 +24,10 @@ def run(options: Embed) -> Path:
         fix = "write its values into plan.toml of the data and run `medssl prepare` again"
         raise UserError(f"the encoder expects other preprocessing: {'; '.join(different)}", options.run, fix)
     device = choose(options.device).device
+    encoder.to(device)
     with files.locked(options.out):
         features = embed(
-            encoder.network.to(device), store, range(len(store)),
+            encoder.network, store, range(len(store)),
             patch=encoder.config.size, batch=options.batch, device=device,
         )  # fmt: skip
         _write(options.out, store.items, features)

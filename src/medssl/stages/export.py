@@ -39,15 +39,17 @@ def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int
 
 def write_samples(run: Path, method: Method, batch: Batch, seed: int) -> None:
     """samples.npz: what the method made of a few training images; nothing where it has nothing to show."""
-    if not hasattr(method, "rebuild_samples"):
+    show: Any = getattr(method, "rebuild_samples", None)
+    if show is None:
         return
     training = method.training
     method.eval()
     with torch.no_grad():
-        arrays = method.rebuild_samples(method.views(batch, Rng(seed, 0)))
+        arrays = show(method.views(batch, Rng(seed, 0)))
     method.train(training)
+    small: dict[str, Any] = {name: _small(value) for name, value in arrays.items()}
     with files.atomic(run / "samples.npz") as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, **{name: _small(value) for name, value in arrays.items()})
+        np.savez_compressed(handle, **small)
 
 
 def write_embedding(run: Path, monitor: Monitor, features: np.ndarray) -> None:

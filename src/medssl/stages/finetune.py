@@ -37,15 +37,15 @@ FIXED = ("kind", "task", "init", "options", "model", "optim", "loop", "data")
 def run(options: Finetune) -> Path:
     """Fine-tune and test, or go on where an earlier call stopped. Returns the RUN folder."""
     folder = options.out
-    if record.finished(folder):
-        print(f"{folder} is finished; choose another --out to train anew", file=sys.stderr)
-        return folder
     _check(options)
     setup = set_up(options)
     before, loop = record.stored(folder).get("machine", {}), options.loop
     hardware = machine.choose(loop.device, before.get("precision", loop.precision), before.get("threads", loop.threads))
     with files.locked(folder):
         record.settle(folder, _record(options, setup, hardware), FIXED)
+        if record.finished(folder):
+            print(f"{folder} is finished; choose another --out to train anew", file=sys.stderr)
+            return folder
         fabric = machine.make_fabric(hardware, loop.deterministic)
         task: Any = machine.place(fabric, build(setup), setup.config.dims)
         try:

@@ -29,35 +29,44 @@ def run(options: Index) -> Path:
     table = _table(options, scans)
     with locked(out):
         earlier = _earlier(out, scans)
-        cache = load_cache(out)
-        salt = load_salt(out)
         found, faults = walk(scans, without=[out, *([table.path] if table else [])])
         if not found:
             raise UserError("no files", scans, "give the folder that holds the scans")
-        masks = table.masks() if table else set()
-        candidates = [file for file in found if file.path not in masks]
-        headers = gather_headers(scans, candidates, cache, None if options.keep_ids else salt, options.workers)
-        naming = Naming(salt, options.keep_ids, options.patient_regex, options.modality)
-        rows = naming.rows(headers.items, table)
-        outcomes, learnt, read = gather_facts(scans, rows, _stamp(scans, found), cache, options.workers)
-        usable, unusable = _with_facts(rows, outcomes)
-        faults += headers.faults + unusable
-        usable, refused = _split(options, usable, earlier)
-        faults += (
-            refused
-            + _unmatched(table, found, rows, naming.identify)
-            + _lone_masks(masks, found, usable, faults + refused)
-        )
-        write_cache(out, headers.cache | learnt)
+        rows, unusable, read = _read(options, scans, out, table, found)
+        rows, refused = _split(options, rows, earlier)
+        faults += unusable + refused
+        faults += _lone_masks(table.masks() if table else set(), found, rows, faults)
         write_problems(out, faults)
-        if not usable:
+        if not rows:
             raise UserError(f"no usable scan among {len(found)} files", scans, f"{out / 'problems.csv'} says why")
         if read or not (out / "sheet.png").exists():
-            write_sheet(out / "sheet.png", usable, scans, _title(usable), options.workers)
-        labels = sorted({name for row in usable for name in row["labels"]}, key=_order_of(table))
-        write_index(out, [_columns(row, labels) for row in usable], labels, _about(options, scans))
-    _tell(out, usable, faults, labels, read)
+            write_sheet(out / "sheet.png", rows, scans, _title(rows), options.workers)
+        labels = sorted({name for row in rows for name in row["labels"]}, key=_order_of(table))
+        write_index(out, [_columns(row, labels) for row in rows], labels, _about(options, scans))
+    _tell(out, rows, faults, labels, read)
     return out
+
+
+def _read(
+    options: Index, scans: Path, out: Path, table: Table | None, found: list[Found]
+) -> tuple[list[Row], list[Fault], int]:
+    """Rows of usable scans, faults of the rest, and how many scans were read anew."""
+    cache, salt = load_cache(out), load_salt(out)
+    masks = table.masks() if table else set()
+    candidates = [file for file in found if file.path not in masks]
+    headers = gather_headers(scans, candidates, cache, None if options.keep_ids else salt, options.workers)
+    naming = Naming(salt, options.keep_ids, options.patient_regex, options.modality)
+    rows = naming.rows(headers.items, table)
+
+    def save(learnt: dict[str, Any]) -> None:
+        write_cache(out, headers.cache | learnt)
+
+    outcomes, read = gather_facts(scans, rows, _stamp(scans, found), cache, save, options.workers)
+    usable, faults = _with_facts(rows, outcomes)
+    if table is not None:
+        patients = {row["patient"] for row in rows}
+        faults += table.unknown({file.path for file in found}, patients, naming.identify)
+    return usable, headers.faults + faults, read
 
 
 def _mistakes(options: Index) -> list[UserError]:
@@ -103,7 +112,7 @@ def _earlier(out: Path, scans: Path) -> dict[str, str]:
     return dict(zip(frame["item"].to_list(), frame["split"].to_list(), strict=True))
 
 
-def _stamp(scans: Path, found: list[Found]) -> Any:
+def _stamp(scans: Path, found: list[Found]) -> Callable[[str], str]:
     known = {file.path: file.key for file in found}
 
     def stamp(path: str) -> str:
@@ -121,7 +130,6 @@ def _stamp(scans: Path, found: list[Found]) -> Any:
 def _with_facts(rows: list[Row], outcomes: list[Any]) -> tuple[list[Row], list[Fault]]:
     usable, faults = [], []
     for row, outcome in zip(rows, outcomes, strict=True):
-        outcome = outcome or {"faults": [vars(Fault(row["path"], "not read", "run the command again"))]}
         faults += [Fault(**fault) for fault in outcome["faults"]]
         if "facts" in outcome:
             warnings = [*row["warnings"], *outcome["warnings"]]
@@ -154,17 +162,12 @@ def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[li
     return used, faults
 
 
-def _unmatched(table: Table | None, found: list[Found], rows: list[Row], identify: Callable[[str], str]) -> list[Fault]:
-    if table is None:
-        return []
-    return table.unknown({file.path for file in found}, {row["patient"] for row in rows}, identify)
-
-
 def _lone_masks(masks: set[str], found: list[Found], rows: list[Row], faults: list[Fault]) -> list[Fault]:
     """Masks among the scans whose image is not used, so that they do not vanish."""
     known = {row["mask_path"] for row in rows} | {fault.file for fault in faults}
-    lone = [file.path for file in found if file.path in masks - known]
-    return [Fault(path, "a mask whose image is not used", "see the row of its image") for path in lone]
+    lone = masks - known
+    what, fix = "a mask whose image is not used", "see the row of its image"
+    return [Fault(file.path, what, fix) for file in found if file.path in lone]
 
 
 def _columns(row: Row, labels: list[str]) -> Row:
@@ -173,7 +176,7 @@ def _columns(row: Row, labels: list[str]) -> Row:
     return used | told | {"problems": "; ".join(row["warnings"])}
 
 
-def _order_of(table: Table | None) -> Any:
+def _order_of(table: Table | None) -> Callable[[str], tuple[int, str]]:
     order = {name: k for k, name in enumerate(table.labels if table else [])}
     return lambda name: (order.get(name, len(order)), name)
 
@@ -196,6 +199,8 @@ def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], re
     print(_title(rows).replace("   ·   ", ": ").replace("   ", ", ") + f" ({read} read now)")
     sides = {side: {row["patient"] for row in rows if row["split"] == side} for side in SPLITS}
     print("patients: " + ", ".join(f"{side} {len(patients)}" for side, patients in sides.items()))
+    if len({row["patient"] for row in rows}) == 1 and len({row["study"] for row in rows}) > 3:
+        print("warning: all scans carry one patient id; if an anonymiser put it there, give --patient-regex or a table")
     empty = [side for side, patients in sides.items() if not patients]
     if empty:
         print(f"warning: no patient is in {' or '.join(empty)}: too few patients")

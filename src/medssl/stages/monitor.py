@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
 
 from medssl.data.store import Store
 from medssl.data.target import read_target
@@ -13,6 +12,7 @@ from medssl.errors import UserError
 from medssl.evaluate.collapse import collapse_metrics
 from medssl.evaluate.features import embed
 from medssl.evaluate.probe import Split, probe, split_patients
+from medssl.networks.pyramid import Pyramid
 from medssl.rng import stream
 
 SCANS = 512  # of the training split, at most
@@ -36,7 +36,7 @@ class Monitor:
         self.split = split_patients(frame["patient"].to_list(), seed)
         self.label, self.truth = usable_truth(frame, target, self.split)
 
-    def __call__(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
+    def __call__(self, encoder: Pyramid, device: torch.device) -> dict[str, float]:
         """Metrics of the encoder as it is."""
         if len(self.rows) < 2:
             return {}
@@ -46,7 +46,7 @@ class Monitor:
             found |= probe(features, self.truth, self.split)
         return found
 
-    def features(self, encoder: nn.Module, device: torch.device) -> np.ndarray:
+    def features(self, encoder: Pyramid, device: torch.device) -> np.ndarray:
         """(n, d) features of the watched scans."""
         return embed(
             encoder, self.store, self.rows,

@@ -39,7 +39,7 @@ def run(options: Prepare) -> Path:
         if options.plan_only:
             return data
         problems = _work(options, plan, root, todo, wanted, records)
-        made = [records[row["item"]] for row in rows if records[row["item"]] is not None]
+        made = [record for row in rows if (record := records[row["item"]]) is not None]
         problems += _notes(rows, records)
         _write_problems(data / "prepare_problems.csv", problems)
         write_prepared(data, made, plan)
@@ -53,7 +53,7 @@ def run(options: Prepare) -> Path:
 def _plan(options: Prepare, frame: pl.DataFrame) -> Plan:
     """The plan in the folder, with what the options change; a new one where there is none."""
     path = options.data / "plan.toml"
-    given = {
+    given: dict[str, Any] = {
         "spacing_mm": options.spacing_mm, "size": options.size, "window_hu": options.window_hu, "mr": options.mr
     }  # fmt: skip
     old = Plan.read(path) if path.exists() else None

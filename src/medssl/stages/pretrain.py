@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -24,6 +24,7 @@ from medssl.engine.stop import Stop
 from medssl.errors import UserError
 from medssl.evaluate.collapse import warning
 from medssl.methods import resolve
+from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import model_config
 from medssl.stages.export import write_embedding, write_encoder, write_samples
 from medssl.stages.monitor import Monitor
@@ -76,6 +77,11 @@ class Job:
     monitor: Monitor
     start: int = 0
     untrained: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def encoder(self) -> Pyramid:
+        """What is trained, and kept."""
+        return cast(Pyramid, self.method.encoder)
 
     def batches(self, start: int, workers: int, batch: int | None = None) -> Iterator[Batch]:
         """This rank's batches from step ``start`` on."""
@@ -167,7 +173,7 @@ def _begin(job: Job, diary: log.Log) -> None:
         f"precision {hardware['precision']} on {hardware['device']}{resumed}"
     )
     if not job.start and diary.metrics is not None:
-        job.untrained = job.monitor(job.method.encoder, job.fabric.device)
+        job.untrained = job.monitor(job.encoder, job.fabric.device)
         diary.metrics.write({"step": 0, **job.untrained})
     diary.clock.restart()
 
@@ -179,7 +185,7 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
     found: dict[str, float] = {}
     with diary.clock.paused():
         if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
-            found = job.monitor(job.method.encoder, job.fabric.device)
+            found = job.monitor(job.encoder, job.fabric.device)
             if sentence := warning(found, job.untrained):
                 diary.say(f"warning: {sentence}")
     diary.write(step, found)
@@ -223,7 +229,7 @@ def _finish(job: Job) -> None:
     write_encoder(folder, job.method, job.store, options.method, options.steps, options.transductive)
     few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
     write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
-    write_embedding(folder, job.monitor, job.monitor.features(job.method.encoder, job.fabric.device))
+    write_embedding(folder, job.monitor, job.monitor.features(job.encoder, job.fabric.device))
     write_run_report(folder)
     files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
     print(f"{folder}: encoder.safetensors, encoder.json, report.html", file=sys.stderr)

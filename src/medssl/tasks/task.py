@@ -35,7 +35,7 @@ class Task(Method):
 
     def _freeze(self) -> None:
         if self.config.freeze:
-            self.encoder.requires_grad_(False)
+            self.encoder.requires_grad_(False).eval()
 
 
 def channels_of(encoder: nn.Module) -> list[int]:

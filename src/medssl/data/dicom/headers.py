@@ -135,7 +135,7 @@ def _is_directory(dataset: pydicom.Dataset) -> bool:
 
 def _check_image(dataset: pydicom.Dataset) -> None:
     kind, modality = dataset.get("SOPClassUID", ""), str(dataset.get("Modality", "") or "")
-    if _is_directory(dataset) or kind == DICOMDIR:
+    if (_is_directory(dataset) or kind == DICOMDIR) and "Rows" not in dataset:
         raise UserError("DICOMDIR, a table of contents", fix="nothing to do; the files it lists are indexed themselves")
     if modality in NOT_IMAGES:
         what, fix = NOT_IMAGES[modality]

@@ -1,0 +1,100 @@
+"""What every encoder promises: one suite over the rows of ENCODERS."""
+
+import pytest
+import torch
+
+from medssl.config import ModelConfig
+from medssl.errors import UserError
+from medssl.networks.pyramid import ENCODERS, build_encoder, check_patch
+
+ALL = [(name, dims) for name in ENCODERS for dims in (2, 3)]
+
+
+def make(name, dims, **options):
+    torch.manual_seed(0)
+    return build_encoder(ModelConfig(encoder=name, dims=dims, **{"width": 8, **options}))
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_maps_are_what_channels_and_strides_say(name, dims):
+    encoder = make(name, dims, channels=2)
+    size = tuple(2 * s for s in encoder.strides[-1])
+    maps = encoder(torch.randn(2, 2, *size))
+    assert encoder.dims == dims and len(maps) == len(encoder.channels) == len(encoder.strides)
+    for level, channels, stride in zip(maps, encoder.channels, encoder.strides, strict=True):
+        assert level.shape == (2, channels, *(n // s for n, s in zip(size, stride, strict=True)))
+    assert all(a <= b for fine, coarse in zip(encoder.strides, encoder.strides[1:], strict=False)
+               for a, b in zip(fine, coarse, strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_every_parameter_gets_a_gradient_and_two_seeds_differ(name, dims):
+    encoder = make(name, dims)
+    size = tuple(2 * s for s in encoder.strides[-1])
+    sum(level.square().mean() for level in encoder(torch.randn(2, 1, *size))).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in encoder.parameters())
+    torch.manual_seed(1)
+    other = build_encoder(ModelConfig(encoder=name, dims=dims, width=8))
+    assert not torch.equal(next(encoder.parameters()), next(other.parameters()))
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_norm_is_exchanged_everywhere(name, dims, norm):
+    encoder = make(name, dims, norm=norm)
+    kinds = [type(m).__name__ for m in encoder.modules() if "Norm" in type(m).__name__]
+    assert kinds and {kind[:4] for kind in kinds} == {"Inst" if norm == "instance" else "Grou"}
+    one = torch.randn(1, 1, *(2 * s for s in encoder.strides[-1]))
+    many = torch.cat([one, torch.randn_like(one)])
+    assert torch.allclose(encoder(many)[-1][:1], encoder(one)[-1], atol=1e-4)  # neighbours do not matter
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_width_scales_every_level(name, dims):
+    narrow, wide = make(name, dims), make(name, dims, width=16)
+    assert tuple(2 * c for c in narrow.channels) == wide.channels
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_bfloat16_gradients_follow_float32_at_the_smallest_crop(name, dims):
+    encoder = make(name, dims, width=16)
+    size = encoder.strides[-1]  # one position at the coarsest level
+    x = torch.randn(4, 1, *size)
+
+    def gradients(autocast):
+        encoder.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            maps = encoder(x)
+        sum((level.float() * probe).mean() for level, probe in zip(maps, probes, strict=True)).backward()
+        return {n: p.grad.clone() for n, p in encoder.named_parameters()}
+
+    encoder.eval()  # at one position batch statistics would amplify rounding without end
+    with torch.no_grad():
+        probes = [torch.randn_like(level) for level in encoder(x)]
+    exact, rounded = gradients(False), gradients(True)
+    for n, grad in exact.items():
+        error = float((rounded[n] - grad).norm() / grad.norm().clamp(min=1e-12))
+        assert error < 0.2, f"{n}: relative error {error}"
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_a_patch_that_does_not_divide_is_named_with_one_that_does(name, dims):
+    encoder = make(name, dims)
+    good = tuple(2 * s for s in encoder.strides[-1])
+    check_patch(encoder, good)
+    with pytest.raises(UserError, match="no multiple") as caught:
+        check_patch(encoder, tuple(n + 1 for n in good))
+    assert str(good) in str(caught.value)
+    with pytest.raises(UserError, match="axes"):
+        check_patch(encoder, (*good, 64))
+
+
+def test_instance_norm_needs_more_than_one_position():
+    encoder = make("resnet18", 2, norm="instance")
+    with pytest.raises(UserError, match="instance norm"):
+        check_patch(encoder, (32, 32))
+
+
+def test_unknown_encoder_is_told_the_known_ones():
+    with pytest.raises(UserError, match="no encoder 'resnet19': choose one of resnet18"):
+        build_encoder(ModelConfig(encoder="resnet19"))

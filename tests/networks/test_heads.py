@@ -1,0 +1,48 @@
+"""Pooling, projection, features at positions, and the hybrid's mixture."""
+
+import pytest
+import torch
+
+from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
+
+
+def test_pool_is_the_mean_over_positions():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    expected = torch.tensor([[sum(float(v) for v in c.flatten()) / 20 for c in image] for image in x])
+    assert torch.allclose(pool(x), expected, atol=1e-6)
+
+
+def test_projector_is_fc_relu_fc_in_float32():
+    torch.manual_seed(0)
+    head, x = Projector(6, hidden=5, out=3), torch.randn(4, 6)
+    first, last = head.layers[0], head.layers[2]
+    hidden = (x @ first.weight.T + first.bias).clamp(min=0)
+    assert torch.allclose(head(x), hidden @ last.weight.T + last.bias, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = head(x.bfloat16())
+    assert inside.dtype == torch.float32 and torch.equal(inside, head(x.bfloat16().float()))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 3, 2)])
+def test_features_at_cells_and_at_their_centres_agree(shape):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *shape)
+    cells = torch.stack([torch.randperm(x[0, 0].numel())[:5] for _ in range(2)])
+    index = torch.stack(torch.unravel_index(cells, shape), dim=-1)
+    places = ((2 * index + 1) / torch.tensor(shape) - 1).flip(-1)
+    found = at_cells(x, cells)
+    for row in range(10):
+        b, a = divmod(row, 5)
+        assert torch.equal(found[row], x[(b, slice(None), *index[b, a].tolist())])
+    assert torch.allclose(at_places(x, places), found, atol=1e-5)
+
+
+def test_mixture_of_every_level():
+    a, b = ([torch.randn(2, c, 3, dtype=torch.float64) for c in (2, 4)] for _ in range(2))
+    for x, y, z in zip(a, b, mixed(a, b, 0.7), strict=True):
+        assert torch.allclose(z, 0.7 * x + 0.3 * y, atol=1e-14)
+
+
+def test_all_of_the_first_is_the_first():
+    a, b = [torch.randn(2, 3, 4)], [torch.randn(2, 3, 4)]
+    assert torch.equal(mixed(a, b, 1.0)[0], a[0])

@@ -1,0 +1,77 @@
+"""Weights that leave for MONAI, and come back whole or not at all."""
+
+import pytest
+import torch
+from monai.networks.nets import DynUNet
+from monai.networks.nets import resnet as monai_resnet
+
+from medssl.config import ModelConfig
+from medssl.errors import UserError
+from medssl.networks.pyramid import build_encoder
+from medssl.networks.weights import export_state, load_state, to_dynunet
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_default_width_resnets_load_into_plain_monai(name, dims):
+    encoder = build_encoder(ModelConfig(encoder=name, dims=dims))
+    state = export_state(encoder.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d))
+    assert all(value.is_contiguous() for value in state.values())
+    plain = getattr(monai_resnet, name)(spatial_dims=dims, n_input_channels=1, feed_forward=False)
+    plain.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_resnet_activations_equal_monais(dims):
+    torch.manual_seed(0)
+    encoder = build_encoder(ModelConfig(dims=dims)).eval()
+    kwargs = {"spatial_dims": dims, "n_input_channels": 1, "feed_forward": False, "conv1_t_stride": 2}
+    plain = monai_resnet.resnet18(**kwargs).eval()
+    plain.load_state_dict(export_state(encoder), strict=True)
+    x = torch.randn(1, 1, *(64,) * dims)
+    with torch.no_grad():
+        assert torch.allclose(plain(x), encoder(x)[-1].flatten(2).mean(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unet", "resunet"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_unet_loads_into_dynunet_by_its_key_map(name, dims):
+    torch.manual_seed(0)
+    encoder = build_encoder(ModelConfig(encoder=name, dims=dims, width=8)).eval()
+    plain = DynUNet(
+        dims, 1, 2, [3] * 5, [1, 2, 2, 2, 2], [2] * 4,
+        filters=encoder.channels, norm_name="batch", res_block=name == "resunet",
+    ).eval()  # fmt: skip
+    renamed = to_dynunet(export_state(encoder))
+    result = plain.load_state_dict(renamed, strict=False)
+    assert not result.unexpected_keys and len(renamed) == len(encoder.state_dict())  # matched share: all
+    x = torch.randn(1, 1, *(32,) * dims)
+    with torch.no_grad():
+        theirs = [plain.input_block(x)]
+        for block in [*plain.downsamples, plain.bottleneck]:
+            theirs.append(block(theirs[-1]))
+        ours = encoder(x)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_there_and_back():
+    torch.manual_seed(0)
+    one, two = (build_encoder(ModelConfig(width=8)) for _ in range(2))
+    load_state(two, export_state(one))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"width": 16}, "another shape"), ({"channels": 3}, "another shape"), ({"dims": 3}, "another shape"),
+     ({"norm": "group"}, "missing"), ({"encoder": "resnet34"}, "missing"), ({"encoder": "unet"}, "missing")],
+)  # fmt: skip
+def test_other_architecture_is_refused_and_nothing_loaded(changes, said):
+    other = build_encoder(ModelConfig(**{"width": 8, **changes}))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UserError, match="weights") as caught:
+        load_state(other, export_state(build_encoder(ModelConfig(width=8))), "run/encoder.safetensors")
+    text = str(caught.value)
+    assert ("another shape" in text or "missing" in text) and "\n" not in text and "encoder.safetensors" in text
+    assert said in text
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())

@@ -1,0 +1,275 @@
+"""A study asks every arm the same questions, loses no finished work, and tells what it could not do."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from medssl.data.store import Store
+from medssl.errors import UserError
+from medssl.files import read_json, read_toml, write_json, write_toml
+from medssl.stages import index, phantom, prepare, study
+from medssl.stages.options.data import Index, Phantom, Prepare
+from medssl.stages.options.study import Study
+from medssl.stages.recipe import read_recipe
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Prepared radiographs of 16 generated patients."""
+    folder = tmp_path_factory.mktemp("data")
+    phantom.run(Phantom(out=folder / "scans", patients=16, dims=2, size=32))
+    index.run(Index(scans=folder / "scans", out=folder / "data", workers=1, fractions=(0.6, 0.1, 0.3)))
+    prepare.run(Prepare(data=folder / "data", workers=1))
+    return folder / "data"
+
+
+def wrong(options: Study) -> str:
+    with pytest.raises(UserError) as error:
+        read_recipe(options)
+    return str(error.value)
+
+
+# What a study will do ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
+    recipe = {"data": "elsewhere", "seeds": 7, "n_labels": [4, 8], "batch": 4, "pretrain": {"steps": 50, "lr": 0.01}}
+    recipe |= {"finetune": {"steps": 20, "batch": 3}}
+    write_toml(tmp_path / "r.toml", recipe)
+    found = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", seeds=5, pretrain_steps=60))
+    assert (found.seeds, found.n_labels, found.margin, found.data) == (5, (4, 8), 0.01, Path("elsewhere"))
+    (_, pcrl) = found.arms
+    assert (pcrl.options.steps, pcrl.options.optim.lr, pcrl.options.loop.batch) == (60, 0.01, 4)
+    assert (found.finetune.steps, found.finetune.loop.batch, found.finetune.optim.lr) == (20, 3, 1e-3)
+
+
+def test_an_option_that_repeats_the_default_still_wins(tmp_path):
+    write_toml(tmp_path / "r.toml", {"data": "d", "seeds": 9})
+    assert read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", seeds=5)).seeds == 5
+
+
+def test_arms_by_configuration_differ_in_their_own_options_only(tmp_path):
+    arms = {"contrast_only": {"method": "pcrl", "rebuild_weight": 0.0}, "long": {"method": "pcrl", "steps": 90}}
+    write_toml(tmp_path / "r.toml", {"data": "d", "pretrain": {"steps": 30, "mix": True} | arms, "width": 8})
+    scratch, contrast, long = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml")).arms
+    assert scratch.options is None and (contrast.name, contrast.method) == ("contrast_only", "pcrl")
+    assert contrast.settings == {"mix": True, "rebuild_weight": 0.0} and long.settings == {"mix": True}
+    assert (contrast.options.steps, long.options.steps) == (30, 90)
+    assert contrast.options.model == long.options.model and contrast.options.model.width == 8
+
+
+def test_everything_wrong_with_a_recipe_is_told_at_once(tmp_path):
+    write_toml(tmp_path / "r.toml", {"sedes": 3, "margin": "small", "n_labels": [4, 4], "task": "regress"})
+    told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))
+    for part in ("'sedes'", "did you mean 'seeds'?", "margin is 'small'", "n_labels is (4, 4)", "regress", "no data"):
+        assert part in told
+
+
+def test_everything_wrong_with_its_tables_is_told_at_once(tmp_path):
+    pretrain = {"rate": 1.0, "steps": "many", "encoder": "resnet50", "x": {"method": "pcrll"}, "y": {"method": "pcrl"}}
+    table = {"data": "d", "arms": ["scratch", "pcrl", "x"], "pretrain": pretrain, "finetune": {"mirrored": True}}
+    write_toml(tmp_path / "r.toml", table)
+    told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))
+    parts = ("unknown key 'rate'", "steps is 'many'", "'encoder' must hold for all arms", "did you mean 'pcrl'?")
+    for part in (*parts, "[pretrain.y] is no arm", "unknown key 'mirrored'"):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        (("pcrl",), "no arm 'scratch'"),
+        (("scratch",), "nothing to compare"),
+        (("scratch", "pcrl", "pcrl"), "named twice"),
+        (("scratch", "prcl"), "did you mean 'pcrl'?"),
+        (("scratch", "mine=/nowhere"), "arm 'mine' has no encoder"),
+        (("scratch", "../up=x"), "cannot name an arm"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused(tmp_path, arms, said):
+    assert said in wrong(Study(out=tmp_path, data=tmp_path, arms=arms))
+
+
+# Running -------------------------------------------------------------------------------------------------------------
+
+
+class Stand:
+    """Stands in for the training stages: writes what they would, in no time, and remembers what it was asked."""
+
+    def __init__(self, gains: dict[str, float], fails: tuple[str, ...] = ()) -> None:
+        self.gains, self.fails, self.tuned, self.pretrained = gains, fails, [], []
+
+    def pretrain(self, options, settings):
+        self.pretrained.append((options, settings))
+        self._fail(options.out)
+        options.out.mkdir(parents=True)
+        write_json(options.out / "done.json", {})
+
+    def finetune(self, options):
+        self.tuned.append(options)
+        self._fail(options.out)
+        options.out.mkdir(parents=True)
+        items = Store(options.data).items.filter(pl.col("split") == "test")
+        rng = np.random.default_rng(options.subset_seed)
+        truth = (items["label.lesion"] == "yes").to_numpy().astype(float)
+        gain = self.gains[options.out.name.partition("-n")[0]]
+        score = rng.normal(size=len(truth)) + gain * truth
+        table = {"prob.no": -score, "prob.yes": score, "truth.no": 1 - truth, "truth.yes": truth}
+        items.select("item", "patient").with_columns(**{k: pl.Series(v) for k, v in table.items()}).write_parquet(
+            options.out / "predictions.parquet"
+        )
+        result = {"metric": "auc", "value": 0.5, "metrics": {"auc": 0.5, "f1": 0.4}, "test_hash": "ab"}
+        write_json(options.out / "result.json", result)
+        write_json(options.out / "done.json", {})
+
+    def _fail(self, out):
+        if out.name in self.fails:
+            raise RuntimeError("the disk caught fire")
+
+
+@pytest.fixture
+def stand(monkeypatch):
+    """Install a `Stand`."""
+
+    def install(gains=None, fails=()):
+        made = Stand(gains or {"scratch": 0.0, "pcrl": 4.0, "mine": 0.0}, fails)
+        monkeypatch.setattr(study, "pretrain", SimpleNamespace(run=made.pretrain))
+        monkeypatch.setattr(study, "finetune", SimpleNamespace(run=made.finetune))
+        return made
+
+    return install
+
+
+def options(data: Path, out: Path, **changes) -> Study:
+    base = Study(data=data, out=out, task="classify", target="lesion", n_labels=(4, 8), seeds=3, width=8)
+    return replace(base, **changes)
+
+
+def test_all_arms_get_the_same_subsets_and_seeds(data, tmp_path, stand):
+    made = stand()
+    study.run(options(data, tmp_path / "s"))
+    asked = {(o.init == "scratch", o.n_labels, o.subset_seed, o.model.seed) for o in made.tuned}
+    assert asked == {(scratch, n, s, s) for scratch in (True, False) for n in (4, 8) for s in range(3)}
+    assert len(made.pretrained) == 1 and not made.pretrained[0][0].transductive
+    (pretraining, _), tuned = made.pretrained[0], made.tuned[0]
+    assert (pretraining.model.width, tuned.model.width) == (8, 8)
+    assert all(o.init in ("scratch", str(tmp_path / "s/pretrain/pcrl")) for o in made.tuned)
+
+
+def test_the_verdict_and_the_report_agree_and_name_nobody(data, tmp_path, stand, capsys):
+    stand()
+    out = study.run(options(data, tmp_path / "s"))
+    verdict, page = read_json(out / "verdict.json"), (out / "report.html").read_text()
+    assert verdict["sentence"] in page
+    assert capsys.readouterr().out.strip().splitlines()[-2:] == [verdict["sentence"], f"report: {out / 'report.html'}"]
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert (
+        len(rows) == 12
+        and rows[0] | {"arm": "scratch", "n_labels": 4, "seed": 0, "run": "runs/scratch-n4-s0"} == rows[0]
+    )
+    items = Store(data).items
+    private = {*items["patient"], *items["item"], *items["path"], str(data), str(tmp_path)}
+    assert not [word for word in private if word in page]
+
+
+def test_the_same_command_again_does_nothing_and_a_larger_one_the_rest(data, tmp_path, stand):
+    stand()
+    study.run(options(data, tmp_path / "s"))
+    again = stand()
+    study.run(options(data, tmp_path / "s", margin=0.05))
+    assert not again.tuned and not again.pretrained
+    larger = stand()
+    study.run(options(data, tmp_path / "s", seeds=4, n_labels=(4, 6, 8)))
+    assert len(larger.tuned) == 2 * (3 * 4 - 2 * 3) and not larger.pretrained
+    assert read_toml(tmp_path / "s/study.toml")["options"]["seeds"] == 4
+
+
+def test_other_options_in_the_same_folder_are_refused_and_listed(data, tmp_path, stand):
+    stand()
+    study.run(options(data, tmp_path / "s"))
+    before = (tmp_path / "s/study.toml").read_text()
+    changed = options(data, tmp_path / "s", seeds=2, finetune_steps=7, target="effusion", pretrain_steps=5, width=16)
+    with pytest.raises(UserError) as error:
+        study.run(changed)
+    for part in ("seeds: 3 → 2", "target: lesion → effusion", "fine-tuning steps: 400 → 7", "arm pcrl steps: 2000 → 5"):
+        assert part in str(error.value)
+    assert (tmp_path / "s/study.toml").read_text() == before
+
+
+def test_one_failing_run_does_not_lose_the_others(data, tmp_path, stand):
+    stand(fails=("pcrl-n4-s1",))
+    with pytest.raises(UserError) as error:
+        study.run(options(data, tmp_path / "s"))
+    assert "runs/pcrl-n4-s1: RuntimeError: the disk caught fire" in str(error.value)
+    assert "disk caught fire" in (tmp_path / "s/logs/pcrl-n4-s1.txt").read_text()
+    verdict = read_json(tmp_path / "s/verdict.json")
+    assert verdict["failed"] == ["runs/pcrl-n4-s1"] and verdict["labels"][0]["comparisons"][0]["seeds"] == 2
+    assert "runs/pcrl-n4-s1" in (tmp_path / "s/report.html").read_text()
+    mended = stand()
+    study.run(options(data, tmp_path / "s"))
+    assert [o.out.name for o in mended.tuned] == ["pcrl-n4-s1"] and not read_json(tmp_path / "s/verdict.json")["failed"]
+
+
+def test_a_failing_pre_training_leaves_the_other_arms(data, tmp_path, stand):
+    made = stand(fails=("pcrl",))
+    with pytest.raises(UserError, match="pretrain/pcrl"):
+        study.run(options(data, tmp_path / "s"))
+    assert {o.init for o in made.tuned} == {"scratch"}
+
+
+def test_what_would_stop_the_first_fine_tuning_is_found_before_pre_training(data, tmp_path, stand):
+    made = stand()
+    with pytest.raises(UserError, match="labelled patients outside the test split, 500 asked for"):
+        study.run(options(data, tmp_path / "s", n_labels=(4, 500)))
+    with pytest.raises(UserError, match="no label column 'lesions'"):
+        study.run(options(data, tmp_path / "s", target="lesions"))
+    assert not made.pretrained and not made.tuned
+
+
+def encoder_card(data: Path, folder: Path, **changes) -> None:
+    store = Store(data)
+    network = {"encoder": "resnet18", "width": 8, "norm": "batch", "patch": [], "dims": 2, "channels": 1}
+    card = {"format": 1, "encoder": network, "preprocessing": store.plan.contract(), "data_hash": store.hash}
+    folder.mkdir()
+    write_json(folder / "encoder.json", card | {"transductive": False} | changes)
+    (folder / "encoder.safetensors").write_bytes(b"")
+
+
+def test_an_arm_that_has_seen_test_images_is_flagged(data, tmp_path, stand):
+    stand()
+    encoder_card(data, tmp_path / "run")
+    test = Store(data).items.filter(pl.col("split") == "test")["hash"].to_list()
+    (tmp_path / "run/seen.txt").write_text("\n".join([*test[:2], "another"]))
+    out = study.run(options(data, tmp_path / "s", arms=("scratch", f"mine={tmp_path / 'run'}")))
+    check = read_json(out / "data.json")["checks"][-1]
+    assert (check["ok"], check["detail"]) == (False, "2 test images") and "mine" in check["check"]
+    assert "2 test images" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "ok", "detail"),
+    [
+        ({"transductive": True}, False, "--transductive"),
+        ({"data_hash": "other"}, None, "not at hand"),
+        ({}, None, "which split"),
+    ],
+)
+def test_an_arm_whose_images_are_not_recorded_is_never_called_clean(data, tmp_path, stand, changes, ok, detail):
+    stand()
+    encoder_card(data, tmp_path / "run", **changes)
+    out = study.run(options(data, tmp_path / "s", arms=("scratch", f"mine={tmp_path / 'run'}")))
+    check = read_json(out / "data.json")["checks"][-1]
+    assert check["ok"] is ok and detail in check["detail"]
+
+
+def test_transductive_is_flagged_everywhere(data, tmp_path, stand):
+    made = stand()
+    out = study.run(options(data, tmp_path / "s", transductive=True))
+    assert made.pretrained[0][0].transductive and read_json(out / "verdict.json")["transductive"]
+    assert "Transductive" in (out / "report.html").read_text()
+    assert read_json(out / "data.json")["checks"][-1]["ok"] is False
