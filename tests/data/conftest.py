@@ -40,7 +40,15 @@ def make_store(tmp_path: Path) -> MakeStore:
         for i, volume in enumerate(volumes):
             item, mask = f"item{i:03d}", masks[i] if masks else None
             records.append(save(data / "store", item, plan.prepare(volume, mask), f"stamp{i}"))
-            rows.append({"item": item, "patient": f"p{i // 2}", "path": f"{item}.nii", "shape": volume.array.shape[1:]})
+            rows.append(
+                {
+                    "item": item,
+                    "patient": f"p{i // 2}",
+                    "path": f"{item}.nii",
+                    "hash": f"h{i}",
+                    "shape": volume.array.shape[1:],
+                }
+            )
         plan.write(data / "plan.toml")
         write_prepared(data, records, plan)
         pl.DataFrame(rows).write_parquet(data / "index.parquet")

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -34,9 +36,16 @@ def test_a_job_that_takes_its_process_down_is_named() -> None:
     assert found[3].what == "reading it kills the process"
 
 
-def test_a_loop_left_early_stops_the_jobs() -> None:
-    for _ in each(square, [1] * 50, workers=2):
-        break  # what has not begun is cancelled; the pool closes without waiting for all
+def leave_a_trace(path: Path) -> None:
+    """Take a while, then say that it was done."""
+    time.sleep(0.02)
+    path.touch()
+
+
+def test_a_loop_left_early_begins_no_more_jobs(tmp_path: Path) -> None:
+    for _ in each(leave_a_trace, [tmp_path / str(i) for i in range(40)], workers=2):
+        break
+    assert 1 <= len(list(tmp_path.iterdir())) < 10
 
 
 def test_a_cluster_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ def test_disk_is_estimated_from_the_target_grid() -> None:
         ([row()], {"spacing_mm": (1.0, 1.0, -1.0)}, "spacing_mm is"),
         ([row(modality="CT")], {"window_hu": (100.0, 0.0)}, "not below high"),
         ([picture()], {"size": -4}, "size is -4"),
+        ([row()], {"size": 64}, "--size is for images"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(rows: list, options: dict, sentence: str) -> None:

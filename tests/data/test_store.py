@@ -28,6 +28,17 @@ def test_boxes_masks_and_normalised_values(make_store, ct_plan: Plan, ct_volumes
     assert store.patients.tolist() == [0, 0, 1, 1, 2]
 
 
+def test_small_scans_are_kept_up_to_a_limit(make_store, ct_plan: Plan, ct_volumes, monkeypatch) -> None:
+    monkeypatch.setattr("medssl.data.store.KEPT_BYTES", 40_000)
+    store = make_store(ct_plan, ct_volumes)
+    for _ in range(2):
+        for row, volume in enumerate(ct_volumes):
+            first = store.read(row)
+            np.testing.assert_array_equal(first, volume.array)
+            first[:] = 0  # what a caller does with it touches nobody else
+    assert 0 < sum(array.nbytes for array in store._kept.values()) <= 40_000
+
+
 def test_a_pickled_store_is_small_and_reads_the_same(make_store, ct_plan: Plan, ct_volumes) -> None:
     store = make_store(ct_plan, ct_volumes)
     store.read(0)

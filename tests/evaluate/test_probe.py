@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medssl.evaluate import collapse
-from medssl.evaluate.probe import Split, knn, linear, probe, split_patients
+from medssl.evaluate.probe import Split, balanced_accuracy, knn, linear, probe, split_patients
 from medssl.rng import stream
 
 RNG = stream(0, "test probe")
@@ -83,6 +83,11 @@ def test_a_column_one_side_knows_one_class_of_gives_no_metric():
     assert probe(features, truth, Split(np.arange(7), np.arange(7, 10))) == {}
 
 
+def test_balanced_accuracy_weighs_classes_equally():
+    truth, said = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 2, 1, 0])
+    assert balanced_accuracy(truth, said) == pytest.approx((0.75 + 0.5) / 2)
+
+
 # Collapse ------------------------------------------------------------------------------------------------------------
 
 
@@ -118,10 +123,10 @@ def test_spread_is_one_for_random_directions():
 def test_a_warning_says_what_why_and_what_to_do():
     fine = {"effective_rank": 20.0, "feature_std": 0.3}
     assert collapse.warning(fine, fine) is None
-    gone = collapse.warning({"effective_rank": 1.1, "feature_std": 0.001}, fine)
+    gone = collapse.warning({"effective_rank": 20.0, "feature_std": 0.01}, fine)
     assert gone is not None
-    assert all(word in gone for word in ("same features", "collapsing", "lower --lr"))
+    assert all(word in gone for word in ("0.3 → 0.01", "collapsing", "learning rate", "lower --lr"))
     fading = collapse.warning({"effective_rank": 3.0, "feature_std": 0.3}, fine)
     assert fading is not None
-    assert "20.0 → 3.0" in fading
+    assert all(word in fading for word in ("20.0 → 3.0", "fewer directions", "lower --lr"))
     assert collapse.warning({}, fine) is None

@@ -46,3 +46,8 @@ def test_mixture_of_every_level():
 def test_all_of_the_first_is_the_first():
     a, b = [torch.randn(2, 3, 4)], [torch.randn(2, 3, 4)]
     assert torch.equal(mixed(a, b, 1.0)[0], a[0])
+
+
+def test_the_border_goes_on_to_the_edge():
+    x = torch.ones(1, 2, 4, 4)
+    assert torch.allclose(at_places(x, torch.tensor([[[-1.0, 1.0], [0.99, 0.0]]])), torch.ones(2, 2))

@@ -13,11 +13,19 @@ from medssl.networks.weights import export_state, load_state, to_dynunet
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_default_width_resnets_load_into_plain_monai(name, dims):
-    encoder = build_encoder(ModelConfig(encoder=name, dims=dims))
+def test_resnets_have_names_and_shapes_of_plain_monai(name, dims):
+    with torch.device("meta"):
+        ours = build_encoder(ModelConfig(encoder=name, dims=dims)).state_dict()
+        theirs = getattr(monai_resnet, name)(spatial_dims=dims, n_input_channels=1, feed_forward=False).state_dict()
+    assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in theirs.items()}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_default_width_resnet_loads_into_plain_monai(dims):
+    encoder = build_encoder(ModelConfig(encoder="resnet18", dims=dims))
     state = export_state(encoder.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d))
     assert all(value.is_contiguous() for value in state.values())
-    plain = getattr(monai_resnet, name)(spatial_dims=dims, n_input_channels=1, feed_forward=False)
+    plain = monai_resnet.resnet18(spatial_dims=dims, n_input_channels=1, feed_forward=False)
     plain.load_state_dict(state, strict=True)
 
 
@@ -28,7 +36,7 @@ def test_resnet_activations_equal_monais(dims):
     kwargs = {"spatial_dims": dims, "n_input_channels": 1, "feed_forward": False, "conv1_t_stride": 2}
     plain = monai_resnet.resnet18(**kwargs).eval()
     plain.load_state_dict(export_state(encoder), strict=True)
-    x = torch.randn(1, 1, *(64,) * dims)
+    x = torch.randn(1, 1, *(32,) * dims)
     with torch.no_grad():
         assert torch.allclose(plain(x), encoder(x)[-1].flatten(2).mean(2), atol=1e-5)
 

@@ -46,16 +46,13 @@ def write_pretraining(run: Path, rng: np.random.Generator) -> None:
         label=np.array(["no", "yes"] * 20),
         split=np.array(["train"] * 40),
     )
-    contract = {
-        "axes": "C,X,Y,Z",
-        "spacing_mm": [1.0, 1.0, 2.0],
-        "value_range": [0.0, 1.0],
-        "modality": {"CT": {"normalise": "window"}},
-    }
-    write_json(run / "encoder.json", {"format": 1, "encoder": {"encoder": "resnet18"}, "preprocessing": contract,
-                                      "data_hash": "ab" * 16, "method": "pcrl", "steps": 400, "transductive": False})  # fmt: skip
-    write_toml(run / "run.toml", {"format": 1, "method": "pcrl", "options": {"steps": 400, "data": "/home/someone/DATA"},
-                                  "data": {"hash": "ab", "images": 60, "patients": 40}, "versions": VERSIONS})  # fmt: skip
+    contract = {"axes": "C,X,Y,Z", "spacing_mm": [1.0, 1.0, 2.0], "value_range": [0.0, 1.0]}
+    contract["modality"] = {"CT": {"normalise": "window"}}
+    card = {"format": 1, "encoder": {"encoder": "resnet18"}, "preprocessing": contract, "data_hash": "ab" * 16}
+    write_json(run / "encoder.json", card | {"method": "pcrl", "steps": 400, "transductive": False})
+    options = {"steps": 400, "data": "/home/someone/DATA"}
+    record = {"method": "pcrl", "options": options, "data": {"hash": "ab", "images": 60, "patients": 40}}
+    write_toml(run / "run.toml", {"format": 1, **record, "versions": VERSIONS})
 
 
 def write_finetuning(run: Path, rng: np.random.Generator, n: int, seed: int, dice: np.ndarray, init: str) -> None:
@@ -71,9 +68,11 @@ def write_finetuning(run: Path, rng: np.random.Generator, n: int, seed: int, dic
         shift = rng.integers(0, 4)
         samples |= {f"image.{i}": image, f"truth.{i}": mask, f"prediction.{i}": np.roll(mask, shift, 0)}
     np.savez(run / "samples.npz", **samples)
-    result = {"task": "segment", "target": "mask", "metric": "dice", "value": float(dice.mean()), "n_labels": n,
-              "metrics": {"dice": float(dice.mean()), "hd95": 4.0, "dice.1": 0.5}, "n_train": n - 1, "n_val": 1, "n_test": len(dice),
-              "subset_seed": seed, "init": init, "structures": ["1"], "test_hash": "cd" * 16}  # fmt: skip
+    value = float(dice.mean())
+    result = {"task": "segment", "target": "mask", "metric": "dice", "value": value, "structures": ["1"]}
+    result["metrics"] = {"dice": value, "hd95": 4.0, "dice.1": 0.5}
+    result |= {"n_labels": n, "n_train": n - 1, "n_val": 1, "n_test": len(dice), "subset_seed": seed, "init": init}
+    result["test_hash"] = "cd" * 16
     write_json(run / "result.json", result)
     (run / "metrics.jsonl").write_text(
         "".join(json.dumps({"step": s, "dice": 1 / s, "lr": 0.1}) + "\n" for s in range(1, 30))
@@ -81,7 +80,7 @@ def write_finetuning(run: Path, rng: np.random.Generator, n: int, seed: int, dic
     write_toml(run / "run.toml", {"format": 1, "options": {"steps": 100}, "versions": VERSIONS})
 
 
-def items(rng: np.random.Generator, patients: int = 60) -> pl.DataFrame:
+def store_rows(rng: np.random.Generator, patients: int = 60) -> pl.DataFrame:
     """Rows of a store."""
     split = np.where(np.arange(patients) < 36, "train", np.where(np.arange(patients) < 42, "val", "test"))
     return pl.DataFrame({
@@ -90,6 +89,12 @@ def items(rng: np.random.Generator, patients: int = 60) -> pl.DataFrame:
         "shape": [[64, 64, 32]] * patients, "spacing_mm": [[1.0, 1.0, 2.0]] * patients, "has_mask": [True] * patients,
         "label.lesion": list(rng.choice(["no", "yes"], patients)),
     })  # fmt: skip
+
+
+@pytest.fixture
+def items() -> pl.DataFrame:
+    """Rows of a store of 60 patients, 18 of them for testing."""
+    return store_rows(np.random.default_rng(0))
 
 
 @pytest.fixture(scope="session")
@@ -113,17 +118,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_json(folder / "verdict.json", verdict(runs, task="segment"))
     write_json(
-        folder / "data.json", fingerprint(items(rng), {"spacing_mm": [1.0, 1.0, 2.0], "axes": "C,X,Y,Z"}, "ab" * 16)
+        folder / "data.json",
+        fingerprint(store_rows(rng), {"spacing_mm": [1.0, 1.0, 2.0], "axes": "C,X,Y,Z"}, "ab" * 16),
     )
     options = {"task": "segment", "seeds": 4, "pretrain_steps": 400, "finetune_steps": 100, "n_labels": [4, 8, 16],
                "data": "/home/someone/DATA", "arms": ["scratch", "pcrl", "mine=/home/someone/RUN"]}  # fmt: skip
-    checks = [
-        {
-            "check": "Test images that arm mine has seen in its pre-training",
-            "ok": None,
-            "detail": "its data are not at hand",
-        }
-    ]
-    write_toml(folder / "study.toml", {"format": 1, "options": options, "pretrain": {"lr": 0.001}, "finetune": {"lr": 0.001},
-                                       "checks": [c for c in checks if c["ok"] is not None], "versions": VERSIONS})  # fmt: skip
+    tables = {"options": options, "pretrain": {"pcrl": {"lr": 0.001}}, "finetune": {"lr": 0.001}, "versions": VERSIONS}
+    write_toml(folder / "study.toml", {"format": 1, **tables})
     return folder

@@ -97,7 +97,7 @@ def _header(root: Path, path: str) -> dict[str, Any]:
     try:
         return _read(root, path)
     except UserError as error:
-        empty = os.path.getsize(root / path) == 0
+        empty = (root / path).stat().st_size == 0
         return {"fault": ["an empty file", "copy it again"] if empty else [error.what, error.fix or ""]}
     except PermissionError:
         return {"fault": ["no permission to read", "allow reading it (chmod +r)"]}

@@ -102,7 +102,7 @@ def _voxels(path: Path, header: Header) -> np.ndarray:
 
 def _bytes(path: Path | str, count: int) -> bytes:
     """The first ``count`` bytes, unpacked; fewer where the file ends before."""
-    with open(path, "rb") as handle:  # noqa: PTH123: making a Path costs more than reading a header
+    with open(path, "rb") as handle:  # noqa: PTH123 (a Path costs more than the header)
         if handle.peek(2)[:2] != b"\x1f\x8b":
             return handle.read(count)
         unpacker, parts, length = zlib.decompressobj(31), [], 0

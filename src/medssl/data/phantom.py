@@ -73,7 +73,8 @@ def _findings(rng: np.random.Generator, width: float, dims: int) -> Findings:
             else:
                 centre = (rng.uniform(45, 105), rng.uniform(-40, 45), rng.uniform(-75, -25))
             grown = width / 170
-            lesions.append((site, tuple(float(x * grown) for x in centre), float(rng.uniform(8, 19))))
+            radius = rng.uniform(8, 19) if dims == 3 else rng.uniform(12, 25)  # a radiograph hides small ones
+            lesions.append((site, tuple(float(x * grown) for x in centre), float(radius)))
     effusion = (int(rng.choice([-1, 1])), float(rng.uniform(22, 58))) if rng.random() < 0.4 else None
     return Findings(tuple(lesions), effusion)  # type: ignore[arg-type]
 

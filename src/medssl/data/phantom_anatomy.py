@@ -123,9 +123,10 @@ def _draw_chest(t: Torso, texture: Field) -> None:
             c.draw_tubes(tubes, 45 + 120 * t.enhanced, lungs)
     c.draw(heart - 4, -60)
     c.draw(heart, 48 + 70 * t.enhanced + 5 * texture, HEART)
-    left = c.ellipsoid((hr - 12, ha - 6, hs - 4), (24, 20, 24), 32, 25)
-    c.draw(common(left, heart), 40 + 150 * t.enhanced)
-    c.draw(common(c.ellipsoid((hr + 20, ha + 2, hs + 8), (20, 22, 26)), heart), 40 + 140 * t.enhanced)
+    part, box = c.near((hr, ha, hs), 60)
+    left = part.ellipsoid((hr - 12, ha - 6, hs - 4), (24, 20, 24), 32, 25)
+    part.draw(common(left, heart[box]), 40 + 150 * t.enhanced)
+    part.draw(common(part.ellipsoid((hr + 20, ha + 2, hs + 8), (20, 22, 26)), heart[box]), 40 + 140 * t.enhanced)
     _draw_great_vessels(t)
     t.lungs = lungs
 
@@ -168,13 +169,15 @@ def _draw_belly(t: Torso, texture: Field) -> None:
     for aim in ((130, 30, -40), (100, -60, -60), (20, 60, -20), (90, 50, -100)):
         c.draw_tubes(branch(t.rng, (32.0, 2.0, -52.0), aim, 5.0, 30, 3), 52 + 90 * e, liver)
     centre, radii = p.place("gallbladder", (42, 48, -92), (13, 15, 24))
-    c.draw(c.ellipsoid(centre, radii), 8, 0)
+    part, _ = c.near(centre, max(radii))
+    part.draw(part.ellipsoid(centre, radii), 8, 0)
     for name, side in (("kidney r", 1), ("kidney l", -1)):
         centre, radii = p.place(name, (side * 60, -46, -108 + 5 * (side < 0)), (25, 23, 48))
-        kidney = common(c.ellipsoid(centre, radii, side * 14), cavity)
-        c.draw(kidney - 6, -95 + 6 * texture, 0)  # its fat
-        c.draw(kidney, 36 + 95 * e + 5 * texture, KIDNEY)
-        c.draw(c.ellipsoid((centre[0] - side * 9, centre[1] + 5, centre[2]), (11, 9, 22), side * 14), -50, 0)
+        part, box = c.near(centre, max(radii))
+        kidney = common(part.ellipsoid(centre, radii, side * 14), cavity[box])
+        part.draw(kidney - 6, -95 + 6 * texture[box], 0)  # its fat
+        part.draw(kidney, 36 + 95 * e + 5 * texture[box], KIDNEY)
+        part.draw(part.ellipsoid((centre[0] - side * 9, centre[1] + 5, centre[2]), (11, 9, 22), side * 14), -50, 0)
     t.liver = liver
     c.draw_tubes([Tube((-8, 14, -88), (-60, -14, -72), 9), Tube((-8, 14, -88), (26, 16, -98), 11)], 40 + 40 * e)
 
@@ -184,10 +187,10 @@ def _draw_bowel(t: Torso, cavity: Field) -> None:
     for _ in range(28):
         r, a, s = rng.uniform(-105, 105), rng.uniform(-18, 62), rng.uniform(-175, -84)
         radii = (rng.uniform(13, 26), rng.uniform(12, 20), rng.uniform(13, 30))
-        loop = common(c.ellipsoid((r, a, s), radii, rng.uniform(-60, 60)), cavity)
-        filled = rng.choice([25.0, 40.0, -750.0], p=[0.4, 0.4, 0.2])
-        c.draw(loop, 42 + 30 * t.enhanced)
-        c.draw(loop + 3.5, filled)
+        part, box = c.near((r, a, s), max(radii))
+        loop = common(part.ellipsoid((r, a, s), radii, rng.uniform(-60, 60)), cavity[box])
+        part.draw(loop, 42 + 30 * t.enhanced)
+        part.draw(loop + 3.5, rng.choice([25.0, 40.0, -750.0], p=[0.4, 0.4, 0.2]))
 
 
 def _draw_bones(t: Torso) -> None:
@@ -227,7 +230,8 @@ def _draw_findings(t: Torso) -> None:
         fluid = common(t.lungs, c.a + t.patient.depth - t.wall - level, -side * c.r)
         c.draw(fluid, 12)
     for site, centre, radius in findings.lesions:
-        organ = t.lungs if site == "lung" else t.liver
-        knobs = 0.18 * radius * np.sin(c.r * 0.31 + centre[0]) * np.sin(c.a * 0.29) * np.sin(c.s * 0.27)
-        shape = common(c.ellipsoid(centre, (radius, radius * 0.9, radius * 1.1)) + knobs, organ)
-        c.draw(shape, 35 + 20 * t.enhanced if site == "lung" else 26 + 22 * t.enhanced, LESION)
+        part, box = c.near(centre, 1.4 * radius)
+        organ = (t.lungs if site == "lung" else t.liver)[box]
+        knobs = 0.18 * radius * np.sin(part.r * 0.31 + centre[0]) * np.sin(part.a * 0.29) * np.sin(part.s * 0.27)
+        shape = common(part.ellipsoid(centre, (radius, radius * 0.9, radius * 1.1)) + knobs, organ)
+        part.draw(shape, 35 + 20 * t.enhanced if site == "lung" else 26 + 22 * t.enhanced, LESION)

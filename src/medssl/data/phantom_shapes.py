@@ -12,6 +12,9 @@ import numpy as np
 
 Field = np.ndarray
 Point = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+
+BENT_MM = 25.0
 
 
 @dataclass
@@ -56,20 +59,27 @@ class Canvas:
         near = np.hypot((self.r - centre[0]) / radii[0], (self.a - centre[1]) / radii[1])
         return (near - 1) * min(radii)
 
-    def draw_tubes(self, tubes: Sequence["Tube"], hu: float, inside: Field | None = None) -> None:
-        """Draw many thin tubes, each within its own little box of the canvas.
+    def box(self, low: Sequence[float], high: Sequence[float]) -> Box:
+        """Voxels between two corners in mm, with a margin.
 
-        The body is bent a little, so a tube's box is found from a straightened copy of the axes and widened.
+        The body is bent a little, so the box is found on straightened axes and widened by ``BENT_MM``.
         """
         x, y, z = (n // 2 for n in self.r.shape)
         axes = (self.r[:, y, z], self.a[x, :, z], self.s[x, y])
+        ends = [np.searchsorted(axis, (p - BENT_MM, q + BENT_MM)) for axis, p, q in zip(axes, low, high, strict=True)]
+        return slice(*ends[0]), slice(*ends[1]), slice(*ends[2])
+
+    def near(self, centre: Point, reach_mm: float) -> tuple["Canvas", Box]:
+        """The part of the canvas about a point, to draw small things on; what is drawn there is drawn here."""
+        box = self.box([c - reach_mm for c in centre], [c + reach_mm for c in centre])
+        r, a, s = self.r[box], self.a[box], self.s[box]
+        return Canvas(r, a, s, self.soft_mm, self.hu[box], self.labels[box]), box
+
+    def draw_tubes(self, tubes: Sequence["Tube"], hu: float, inside: Field | None = None) -> None:
+        """Draw many thin tubes, brighter than what they cross, each within its own little box of the canvas."""
         for tube in tubes:
-            box = tuple(
-                slice(*np.searchsorted(axis, (min(p, q) - tube.width - 25, max(p, q) + tube.width + 25)))
-                for axis, p, q in zip(axes, tube.start, tube.end, strict=True)
-            )
-            if any(part.start >= part.stop for part in box):
-                continue
+            ends = list(zip(tube.start, tube.end, strict=True))
+            box = self.box([min(pair) - tube.width for pair in ends], [max(pair) + tube.width for pair in ends])
             distance = tube.distance(self.r[box], self.a[box], self.s[box])
             if inside is not None:
                 distance = np.maximum(distance, inside[box])

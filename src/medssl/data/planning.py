@@ -36,6 +36,7 @@ def make_plan(
     if not rows:
         kind = "images" if dims == 2 else "volumes"
         raise UserError(f"the index lists no {kind}", fix=f"prepare with --dims {5 - dims}")
+    _refuse_size(size, dims)
     range_ = ZSCORE_RANGE if mr == "zscore" else (0.0, 1.0)
     plan = Plan(
         dims=dims,
@@ -65,7 +66,8 @@ def changed(
     rules = dict(plan.modality)
     if spacing_mm is not None:
         plan = replace(plan, spacing_mm=_spacing(rows, plan.dims, spacing_mm), size=None)
-    if size is not None and plan.dims == 2:
+    _refuse_size(size, plan.dims)
+    if size is not None:
         plan = replace(plan, size=size, spacing_mm=None)
     if window_hu is not None:
         rules.pop("CT", None)
@@ -130,6 +132,11 @@ def _spacing(rows: list[dict[str, Any]], dims: int, given: tuple[float, ...] | N
 
 def _channels(row: dict[str, Any]) -> int:
     return 1 if "gray stored as colour" in (row.get("problems") or "") else row["channels"]
+
+
+def _refuse_size(size: int | None, dims: int) -> None:
+    if size is not None and dims == 3:
+        raise UserError("--size is for images, and these are volumes", fix="give --spacing-mm")
 
 
 def _size(rows: list[dict[str, Any]], given: int | None) -> int:

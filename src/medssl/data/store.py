@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import polars as pl  # never in a loader's workers: its threads do not survive a fork
 
 OPEN_FILES = 256  # kept open by each process; each costs a mapping, not memory
+SMALL_BYTES = 2**19  # an array up to this size is read once and kept whole, since opening it costs more than reading it
+KEPT_BYTES = 2**28  # most that a process keeps so
 Box = tuple[slice, ...]
 
 
@@ -50,6 +52,8 @@ class Store:
         _, patients = np.unique(frame["patient"].to_numpy().astype(str), return_inverse=True)
         self.patients = patients.astype(np.int64)
         self._open: OrderedDict[str, Any] = OrderedDict()
+        self._kept: dict[str, np.ndarray] = {}
+        self._room = KEPT_BYTES
 
     @cached_property
     def items(self) -> "pl.DataFrame":
@@ -66,28 +70,26 @@ class Store:
     @cached_property
     def hash(self) -> str:
         """Of all scans' contents and the plan: what an encoder was trained on."""
-        stamps = sorted(self.items["stamp"].to_list())
-        text = json.dumps([stamps, self.plan.contract()], sort_keys=True)
+        text = json.dumps([sorted(self.items["hash"].to_list()), self.plan.contract()], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "items"} | {"_open": OrderedDict()}
+        kept = {k: v for k, v in vars(self).items() if k not in ("items", "_rows")}
+        return kept | {"_open": OrderedDict(), "_kept": {}, "_room": KEPT_BYTES}
 
     def read(self, item: int | str, box: Box | None = None) -> np.ndarray:
         """Stored values (C, *spatial) of the dtype of the plan; ``box`` has a slice a spatial axis."""
-        array = self._array(self._name(item))
-        return array[(slice(None), *box)] if box is not None else array[:]
+        return self._cut(self._name(item), slice(None) if box is None else (slice(None), *box))
 
     def read_mask(self, item: int | str, box: Box | None = None) -> np.ndarray:
         """Labels (*spatial), 0 background."""
         name = self._name(item)
         if not self.has_mask[self.row(item)]:
             raise UserError("has no mask", name, "leave it out of what needs masks")
-        array = self._array(name + ".mask")
-        return array[box] if box is not None else array[:]
+        return self._cut(name + ".mask", slice(None) if box is None else box)
 
     def normalised(self, item: int | str, box: Box | None = None) -> np.ndarray:
         """Float32 (C, *spatial) in ``plan.value_range``."""
@@ -98,7 +100,11 @@ class Store:
     def points(self, item: int | str) -> np.ndarray:
         """(n, 1 + dims) int: label (0: foreground of the image) and voxel, a sample of each for drawing crops."""
         name = self._name(item)
-        return arrays.unpack(arrays.about(self._array(name), self.data / "store" / name)["points"], 1 + self.plan.dims)
+        key = name + ".points"
+        if key not in self._kept:
+            about = arrays.about(self._array(name), self.data / "store" / name)
+            return self._keep(key, arrays.unpack(about["points"], 1 + self.plan.dims))
+        return self._kept[key]
 
     def place_back(self, item: int | str, labels: np.ndarray) -> Volume:
         """Labels (*spatial) on the stored grid as a Volume (1, …) on the grid of the file, by nearest neighbour."""
@@ -121,6 +127,20 @@ class Store:
 
     def _name(self, item: int | str) -> str:
         return item if isinstance(item, str) else self.names[item].decode()
+
+    def _cut(self, name: str, index: Any) -> np.ndarray:
+        if name not in self._kept:
+            array = self._array(name)
+            if np.prod(array.shape) * array.dtype.itemsize > min(SMALL_BYTES, self._room):
+                return array[index]
+            self._keep(name, array[:])
+        return self._kept[name][index].copy()
+
+    def _keep(self, key: str, array: np.ndarray) -> np.ndarray:
+        if array.nbytes <= self._room:
+            self._kept[key] = array
+            self._room -= array.nbytes
+        return array
 
     def _array(self, name: str) -> Any:
         if name in self._open:

@@ -24,7 +24,7 @@ def fit_into(image: Tensor, size: Sequence[int], fill: float) -> Tensor:
     goal = [max(1, min(s, round(n * factor))) for s, n in zip(size, spatial, strict=True)]
     x = image[None].float()
     if factor < 1:
-        x = F.adaptive_avg_pool2d(x, goal) if len(goal) == 2 else F.adaptive_avg_pool3d(x, goal)
+        x = F.interpolate(x, goal, mode="area")
     elif factor > 1:
         x = F.interpolate(x, goal, mode="bilinear" if len(goal) == 2 else "trilinear", align_corners=False)
     gaps = [s - g for s, g in zip(size, goal, strict=True)]
@@ -33,7 +33,7 @@ def fit_into(image: Tensor, size: Sequence[int], fill: float) -> Tensor:
 
 
 def whole_size(shape: Sequence[float], voxels: int) -> tuple[int, ...]:
-    """A shape in the proportions of ``shape``, not above it, of about ``voxels`` voxels; sides are multiples of 8."""
+    """A shape in the proportions of ``shape``, of ``voxels`` voxels or fewer, each side the nearest multiple of 8."""
     factor = min(1.0, (voxels / float(np.prod(shape))) ** (1 / len(shape)))
     return tuple(max(1, round(n * factor / 8)) * 8 for n in shape)
 
@@ -45,7 +45,7 @@ class WholeItems:
         self, store: Store, rows: Sequence[int], size: Sequence[int], labels: np.ndarray | None = None
     ) -> None:
         self.store, self.rows, self.size = store, list(rows), tuple(size)
-        self.labels = labels
+        self.labels = torch.from_numpy(np.asarray(labels, np.float32))
         self._kept: dict[int, Tensor] = {}
         self._room = KEPT_BYTES
 
@@ -62,7 +62,7 @@ class WholeItems:
             torch.tensor(rows),
             torch.from_numpy(self.store.patients[rows]),
             self.store.plan.value_range,
-            label=torch.from_numpy(self.labels[list(positions)]).float(),
+            label=self.labels[list(positions)],
         )
 
     def _image(self, row: int) -> Tensor:

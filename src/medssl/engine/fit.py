@@ -113,13 +113,20 @@ def _gradients(
     rank = distributed.rank()
     with torch.no_grad():
         views = method.views(batch, Rng(seed, done, start=rank * len(batch)))
-    torch.manual_seed(key(seed, "layers", done, rank) % 2**63)  # torch's own chance: dropout
+    _seed_layers(fabric.device, key(seed, "layers", done, rank) % 2**63)
     method.zero_grad(set_to_none=True)
     terms = backpropagate(autocast_each(method.losses(views, progress), fabric), fabric.backward, norms)
     distributed.average_gradients(method.parameters())
     if norms:
         norms.update({name: norm / _scale(fabric) for name, norm in norms.items()})
     return terms
+
+
+def _seed_layers(device: torch.device, seed: int) -> None:
+    """torch's own chance, dropout say. ``torch.manual_seed`` would look after every kind of device there may be."""
+    torch.default_generator.manual_seed(seed)
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def _update(method: Method, optimizer: torch.optim.Optimizer, fabric: Fabric, lr: float, clip: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from medssl import files
 from medssl.engine.fit import Step
@@ -139,8 +140,10 @@ class Line:
         self.name, self.steps, self.silent = name, steps, silent
         self.said = 0.0
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[facts]}"))
-        self.bar = Progress(*columns, console=console, disable=silent or not console.is_terminal)
+        name_column = TextColumn("{task.description}", table_column=Column(min_width=len(name), no_wrap=True))
+        facts_column = TextColumn("{task.fields[facts]}", table_column=Column(ratio=1, no_wrap=False))
+        columns = (name_column, BarColumn(bar_width=10), facts_column)
+        self.bar = Progress(*columns, console=console, disable=silent or not console.is_terminal, expand=True)
         self.task = self.bar.add_task(name, total=steps, completed=step, facts="")
 
     def __enter__(self) -> "Line":
@@ -152,10 +155,11 @@ class Line:
 
     def show(self, step: int, terms: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Terms, samples a second, time to go, share of the time spent waiting for data."""
-        facts = f"{step}/{self.steps}  " + "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        facts = f"{step}/{self.steps}"
         if rates:
             eta = clock(rates["eta_s"])
-            facts += f"  {rates['samples_per_s']:.1f} samples/s  ETA {eta}  data wait {rates['data_wait']:.0%}"
+            facts += f"  ETA {eta}  {rates['samples_per_s']:.1f} samples/s  data wait {rates['data_wait']:.0%}"
+        facts += "".join(f"  {name} {value:.4g}" for name, value in terms.items())
         self.bar.update(self.task, completed=step, facts=facts)
         due = time.monotonic() - self.said > PLAIN_EVERY_S or step == self.steps
         if self.bar.disable and not self.silent and due:

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-LOW_RANK = 2.0
-LOW_STD = 0.02
-LOST = 0.25  # of the untrained encoder's effective rank
+LOST = 0.25  # of what the untrained encoder has: below this share something went wrong
 
 
 def effective_rank(features: np.ndarray) -> float:
@@ -39,17 +37,19 @@ def collapse_metrics(features: np.ndarray) -> dict[str, float]:
 def warning(now: dict[str, float], untrained: dict[str, float]) -> str | None:
     """What is wrong, what causes it and what to do, in plain words; None while all is well.
 
-    An untrained encoder maps all images close together too, so the loss of what it told apart counts as well.
+    An untrained encoder maps all images close together too, and how close depends on encoder and images. So the
+    yardstick is what it gave before training: a sound method spreads the images further.
     """
     if not now or not untrained:
         return None
-    rank, std, before = now["effective_rank"], now["feature_std"], untrained["effective_rank"]
-    remedy = "lower --lr, take a larger --batch, or stronger views; compare the probe with its first value"
-    if rank < LOW_RANK or std < LOW_STD:
+    remedy = "lower --lr, take a larger --batch, or stronger views; the weights before this are worth more"
+    before, std = untrained["feature_std"], now["feature_std"]
+    if std < LOST * before:
         return (
-            f"the encoder gives almost the same features to every image (effective rank {rank:.1f}, spread {std:.3f}): "
-            f"it is collapsing, often from too high a learning rate or too few negatives; {remedy}"
+            f"the encoder gives ever more similar features to all images (spread {before:.3g} → {std:.3g}): it is "
+            f"collapsing, often from too high a learning rate or too few negatives; {remedy}"
         )
+    before, rank = untrained["effective_rank"], now["effective_rank"]
     if rank < LOST * before:
         return (
             f"the features vary along ever fewer directions (effective rank {before:.1f} → {rank:.1f}): "

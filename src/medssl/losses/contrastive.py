@@ -21,7 +21,7 @@ def info_nce(
     Without a negative, or without a counted row, it is zero and still has a graph.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, key, negatives = (_at_least_float32(x) for x in (query, key, negatives))
+        query, key, negatives = (_widened(x) for x in (query, key, negatives))
         same = (query * key).sum(1, keepdim=True)  # (n, 1)
         other = (query @ negatives.T).masked_fill(~allowed, -torch.inf)  # (n, m)
         logits = torch.cat([same, other], dim=1) / temperature
@@ -33,11 +33,7 @@ def info_nce(
 
 def unit(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Scale every row to length 1."""
-    return F.normalize(_at_least_float32(x), dim=1)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    return F.normalize(_widened(x), dim=1)
 
 
 def far_or_other(
@@ -55,3 +51,7 @@ def far_or_other(
     same_view = view[:, None] == view
     other = (items[:, None] != items) & (patients[:, None] != patients)
     return torch.where(same_view, far, other)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

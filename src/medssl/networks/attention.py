@@ -36,4 +36,12 @@ class TransformAttention(nn.Module):
 
 
 def _gate(inputs: int, hidden: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs), nn.Sigmoid())
+    # Published code: torch's default weights, with which all codes open nearly the same gates.
+    # Ours: He weights, the last layer's tripled; without them a short run rebuilds the average of all poses.
+    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+    for layer in (first, last):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        last.weight *= 3
+    return nn.Sequential(first, nn.ReLU(inplace=True), last, nn.Sigmoid())

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 def pool(feature_map: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c"]:
-    """Global average, in float32."""
-    return feature_map.flatten(2).float().mean(2)
+    """Global average, in float32 or better."""
+    return _widened(feature_map).flatten(2).mean(2)
 
 
 def at_cells(feature_map: Float[Tensor, "b c *s"], cells: Int[Tensor, "b a"]) -> Float[Tensor, "n c"]:
@@ -23,7 +23,8 @@ def at_places(feature_map: Float[Tensor, "b c *s"], places: Float[Tensor, "b a d
     """Features between positions, linearly; ``places`` in [-1, 1], last axis first, as ``grid_sample`` takes them."""
     b, a, dims = places.shape
     grid = places.view(b, a, *(1,) * (dims - 1), dims).to(feature_map.dtype)
-    spots = F.grid_sample(feature_map, grid, align_corners=False).flatten(2)
+    # Between the last centre and the edge the border goes on; zeros there would tell edges from middles.
+    spots = F.grid_sample(feature_map, grid, padding_mode="border", align_corners=False).flatten(2)
     return spots.transpose(1, 2).flatten(0, 1)
 
 
@@ -39,9 +40,13 @@ class Projector(nn.Module):
 
     def forward(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:
         with torch.autocast(features.device.type, enabled=False):
-            return self.layers(features.float())
+            return self.layers(_widened(features))
 
 
 def mixed(a: Sequence[Tensor], b: Sequence[Tensor], alpha: float) -> list[Tensor]:
     """The hybrid encoder of PCRL: ``α·a + (1-α)·b`` at every level."""
     return [torch.lerp(y, x.to(y.dtype), alpha) for x, y in zip(a, b, strict=True)]
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -26,8 +26,8 @@ from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
 from medssl.errors import UserError
 from medssl.networks.weights import export_state
+from medssl.stages.finetune_score import Score, test, validate
 from medssl.stages.finetune_setup import Setup, build, set_up
-from medssl.stages.finetune_test import Score, test, validate
 from medssl.stages.options.train import Finetune
 from medssl.tasks.task import Task
 

@@ -1,7 +1,7 @@
 """`medssl index`: find every usable scan, say what is wrong with the rest, split by patient, show a sheet."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,9 @@ def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], re
     for name in labels:
         if len({row["labels"].get(name) for row in rows} - {None}) == 1:
             print(f"warning: label '{name}' has one class only, so nothing can learn it")
-    for text, n in Counter(re.sub(r"-?\d[\d.]*(?!-D)", "N", w) for row in rows for w in row["warnings"]).most_common(8):
-        print(f"warning: {n} scans: {text}")
+    kinds: dict[str, list[str]] = defaultdict(list)  # warnings that differ in their numbers are one kind
+    for warning in (w for row in rows for w in row["warnings"]):
+        kinds[re.sub(r"\d[\d.]*", "", warning)].append(warning)
+    for alike in sorted(kinds.values(), key=len, reverse=True)[:8]:
+        print(f"warning, {len(alike)} ×: {alike[0]}")
     print(f"{out / 'problems.csv'}: {len(faults)} entries about what is not used" if faults else "no problems")

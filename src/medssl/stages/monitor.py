@@ -12,10 +12,12 @@ from medssl.errors import UserError
 from medssl.evaluate.collapse import collapse_metrics
 from medssl.evaluate.features import embed
 from medssl.evaluate.probe import Split, probe, split_patients
+from medssl.evaluate.voxels import voxel_probe
 from medssl.networks.pyramid import Pyramid
 from medssl.rng import stream
 
 SCANS = 512  # of the training split, at most
+MASKED = 64  # of these, those with masks that the voxel probe looks at, at most
 WINDOWS = 4  # of a scan that is larger than two patches
 
 
@@ -30,8 +32,9 @@ class Monitor:
     ) -> None:
         train = [row for row in rows if store.items["split"][row] == "train"]
         chosen = stream(seed, "monitor").permutation(len(train))[:SCANS]
-        self.store, self.patch, self.batch = store, patch, batch
+        self.store, self.seed, self.patch, self.batch = store, seed, patch, batch
         self.rows = [train[i] for i in sorted(chosen)]
+        self.masked = [row for row in self.rows if store.has_mask[row]][:MASKED]
         frame = store.items[self.rows]
         self.split = split_patients(frame["patient"].to_list(), seed)
         self.label, self.truth = usable_truth(frame, target, self.split)
@@ -44,14 +47,23 @@ class Monitor:
         found = collapse_metrics(features)
         if self.truth is not None:
             found |= probe(features, self.truth, self.split)
+        if self.masked:
+            split = split_patients(self.store.patients[self.masked].tolist(), self.seed)
+            found |= voxel_probe(
+                encoder,
+                self.store,
+                self.masked,
+                split,
+                patch=self.patch,
+                batch=self.batch,
+                device=device,
+                seed=self.seed,
+            )
         return found
 
     def features(self, encoder: Pyramid, device: torch.device) -> np.ndarray:
         """(n, d) features of the watched scans."""
-        return embed(
-            encoder, self.store, self.rows,
-            patch=self.patch, batch=self.batch, device=device, most=WINDOWS,
-        )  # fmt: skip
+        return embed(encoder, self.store, self.rows, patch=self.patch, batch=self.batch, device=device, most=WINDOWS)
 
 
 def usable_truth(frame: pl.DataFrame, target: str | None, split: Split) -> tuple[str, np.ndarray | None]:

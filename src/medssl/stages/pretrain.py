@@ -33,6 +33,7 @@ from medssl.stages.report import write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
 PROBES = 10  # a run, unless told otherwise
+SETTLED = 100  # steps before an encoder is called collapsed
 SAMPLES = 6  # images that the report shows
 
 
@@ -186,7 +187,8 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
     with diary.clock.paused():
         if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
             found = job.monitor(job.encoder, job.fabric.device)
-            if sentence := warning(found, job.untrained):
+            # Until then the running statistics of batch norm are still those of the start.
+            if step.step >= SETTLED and (sentence := warning(found, job.untrained)):
                 diary.say(f"warning: {sentence}")
     diary.write(step, found)
 

@@ -57,6 +57,8 @@ class Classify(Task):
     """Learns (b, k) labels of 0, 1 and NaN from whole images (b, C, *size)."""
 
     config: ClassifyConfig
+    weight_true: Tensor
+    weight_false: Tensor
 
     def __init__(self, config: ClassifyConfig) -> None:
         super().__init__()

@@ -58,8 +58,11 @@ def validate(setup: Setup, task: Task, fabric: Fabric) -> Score:
 def test(options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> dict[str, Any]:
     """Predict every test item, write predictions.parquet and samples.npz; returns result.json."""
     rows = setup.subset.test
-    outcome = _test_segment if isinstance(task, Segment) else _test_classify
-    metrics, columns = outcome(options, setup, task, fabric)
+    if isinstance(task, Segment):
+        metrics, columns = _test_segment(options, setup, task, fabric)
+    else:
+        assert isinstance(task, Classify)
+        metrics, columns = _test_classify(options, setup, task, fabric)
     items = setup.store.items[rows].select("item", "patient", "hash")
     frame = items.drop("hash").with_columns(
         [pl.Series(name, values, dtype=pl.Float64).fill_nan(None) for name, values in columns.items()]
@@ -114,7 +117,7 @@ def _test_classify(
     prob, truth = _classified(setup, task, fabric, rows), setup.truth.matrix[rows]
     columns = {f"prob.{c}": prob[:, k] for k, c in enumerate(setup.truth.classes)}
     columns |= {f"truth.{c}": truth[:, k] for k, c in enumerate(setup.truth.classes)}
-    samples = {}
+    samples: dict[str, np.ndarray] = {}
     for i, place in enumerate(_spread(len(rows))):
         image = setup.items_of(rows).batch([place]).normalised()[0].numpy()
         samples |= {f"image.{i}": _shown(image, setup, None), f"truth.{i}": truth[place], f"prob.{i}": prob[place]}
@@ -150,7 +153,8 @@ def _test_segment(
 
     rows = setup.subset.test
     shown = set(_spread(len(rows)))
-    dice, hd95, samples = [], [], {}
+    dice, hd95 = [], []
+    samples: dict[str, np.ndarray] = {}
     for place, (row, scores, pred, truth) in enumerate(_segmented(setup, task, fabric, rows, surfaces=True)):
         dice.append(scores["dice"])
         hd95.append(scores["hd95"])
@@ -202,4 +206,5 @@ def _best_slice(mask: np.ndarray) -> int | None:
 
 def _write_samples(options: Finetune, samples: dict[str, np.ndarray]) -> None:
     with files.atomic(options.out / "samples.npz") as path, path.open("wb") as handle:
-        np.savez_compressed(handle, **{k: np.ascontiguousarray(v) for k, v in samples.items()})
+        arrays: dict[str, Any] = {name: np.ascontiguousarray(value) for name, value in samples.items()}
+        np.savez_compressed(handle, **arrays)

@@ -11,11 +11,10 @@ import pytest
 
 from medssl.data.store import Store
 from medssl.errors import UserError
-from medssl.files import read_json, read_toml, write_json, write_toml
+from medssl.files import read_json, read_toml, write_json
 from medssl.stages import index, phantom, prepare, study
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.study import Study
-from medssl.stages.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -26,76 +25,6 @@ def data(tmp_path_factory) -> Path:
     index.run(Index(scans=folder / "scans", out=folder / "data", workers=1, fractions=(0.6, 0.1, 0.3)))
     prepare.run(Prepare(data=folder / "data", workers=1))
     return folder / "data"
-
-
-def wrong(options: Study) -> str:
-    with pytest.raises(UserError) as error:
-        read_recipe(options)
-    return str(error.value)
-
-
-# What a study will do ------------------------------------------------------------------------------------------------
-
-
-def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
-    recipe = {"data": "elsewhere", "seeds": 7, "n_labels": [4, 8], "batch": 4, "pretrain": {"steps": 50, "lr": 0.01}}
-    recipe |= {"finetune": {"steps": 20, "batch": 3}}
-    write_toml(tmp_path / "r.toml", recipe)
-    found = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", seeds=5, pretrain_steps=60))
-    assert (found.seeds, found.n_labels, found.margin, found.data) == (5, (4, 8), 0.01, Path("elsewhere"))
-    (_, pcrl) = found.arms
-    assert (pcrl.options.steps, pcrl.options.optim.lr, pcrl.options.loop.batch) == (60, 0.01, 4)
-    assert (found.finetune.steps, found.finetune.loop.batch, found.finetune.optim.lr) == (20, 3, 1e-3)
-
-
-def test_an_option_that_repeats_the_default_still_wins(tmp_path):
-    write_toml(tmp_path / "r.toml", {"data": "d", "seeds": 9})
-    assert read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", seeds=5)).seeds == 5
-
-
-def test_arms_by_configuration_differ_in_their_own_options_only(tmp_path):
-    arms = {"contrast_only": {"method": "pcrl", "rebuild_weight": 0.0}, "long": {"method": "pcrl", "steps": 90}}
-    write_toml(tmp_path / "r.toml", {"data": "d", "pretrain": {"steps": 30, "mix": True} | arms, "width": 8})
-    scratch, contrast, long = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml")).arms
-    assert scratch.options is None and (contrast.name, contrast.method) == ("contrast_only", "pcrl")
-    assert contrast.settings == {"mix": True, "rebuild_weight": 0.0} and long.settings == {"mix": True}
-    assert (contrast.options.steps, long.options.steps) == (30, 90)
-    assert contrast.options.model == long.options.model and contrast.options.model.width == 8
-
-
-def test_everything_wrong_with_a_recipe_is_told_at_once(tmp_path):
-    write_toml(tmp_path / "r.toml", {"sedes": 3, "margin": "small", "n_labels": [4, 4], "task": "regress"})
-    told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))
-    for part in ("'sedes'", "did you mean 'seeds'?", "margin is 'small'", "n_labels is (4, 4)", "regress", "no data"):
-        assert part in told
-
-
-def test_everything_wrong_with_its_tables_is_told_at_once(tmp_path):
-    pretrain = {"rate": 1.0, "steps": "many", "encoder": "resnet50", "x": {"method": "pcrll"}, "y": {"method": "pcrl"}}
-    table = {"data": "d", "arms": ["scratch", "pcrl", "x"], "pretrain": pretrain, "finetune": {"mirrored": True}}
-    write_toml(tmp_path / "r.toml", table)
-    told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))
-    parts = ("unknown key 'rate'", "steps is 'many'", "'encoder' must hold for all arms", "did you mean 'pcrl'?")
-    for part in (*parts, "[pretrain.y] is no arm", "unknown key 'mirrored'"):
-        assert part in told
-
-
-@pytest.mark.parametrize(
-    ("arms", "said"),
-    [
-        (("pcrl",), "no arm 'scratch'"),
-        (("scratch",), "nothing to compare"),
-        (("scratch", "pcrl", "pcrl"), "named twice"),
-        (("scratch", "prcl"), "did you mean 'pcrl'?"),
-        (("scratch", "mine=/nowhere"), "arm 'mine' has no encoder"),
-        (("scratch", "../up=x"), "cannot name an arm"),
-    ],
-)
-def test_arms_that_cannot_be_are_refused(tmp_path, arms, said):
-    assert said in wrong(Study(out=tmp_path, data=tmp_path, arms=arms))
-
-
-# Running -------------------------------------------------------------------------------------------------------------
 
 
 class Stand:

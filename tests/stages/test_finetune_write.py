@@ -1,0 +1,29 @@
+"""Predictions as files: another reader finds them where the scan lies."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medssl.stages.finetune_write import as_itk
+from medssl.volume import Volume
+
+
+def turn(degrees: float) -> np.ndarray:
+    a = np.radians(degrees)
+    return np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("flip", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+@pytest.mark.parametrize("degrees", [0, 17])
+def test_nifti_keeps_voxels_and_an_oblique_affine(flip: tuple[int, ...], degrees: float, tmp_path: Path) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = turn(degrees) @ np.diag(np.multiply(flip, (0.7, 1.3, 2.5)))
+    affine[:3, 3] = (-20, 5, 33)
+    labels = np.random.default_rng(0).integers(0, 5, (6, 4, 3)).astype(np.uint8)
+    sitk.WriteImage(as_itk(Volume(labels[None], affine)), str(tmp_path / "p.nii.gz"))
+    read = nib.load(tmp_path / "p.nii.gz")
+    np.testing.assert_array_equal(np.asarray(read.dataobj), labels)
+    np.testing.assert_allclose(read.affine, affine, atol=1e-4)

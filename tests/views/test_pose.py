@@ -1,0 +1,81 @@
+"""T taken out of the inputs and left in the targets; positions stay true."""
+
+import pytest
+import torch
+
+from medssl.networks.heads import at_places
+from medssl.rng import Rng
+from medssl.views.pair import PairConfig, make_pair
+from medssl.views.pose import anchors, before_turn, poses
+from medssl.views.turn import turn, unturn
+
+PLAIN = {"blur_p": 0.0, "jitter_p": 0.0, "cutout_p": 0.0, "shuffle_p": 0.0, "paint_p": 0.0}
+
+
+def both(size, **changes):
+    torch.manual_seed(0)
+    config = PairConfig.for_size(size, **{**PLAIN, **changes})
+    region = tuple(2 * n for n in size)
+    grid = torch.meshgrid(*(torch.linspace(0, 1, n) for n in region), indexing="ij")
+    images = torch.stack(grid)[None].expand(6, -1, *region).contiguous()  # each voxel shows where it lies
+    pair = make_pair(images, config, Rng(0, 3))
+    return pair, before_turn(pair, Rng(0, 3)), region
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 12), (8, 8, 6)])
+def test_targets_are_the_turned_inputs(size):
+    _, pair, _ = both(size)
+    for x, clean, code in ((pair.x1, pair.clean1, pair.t1), (pair.x2, pair.clean2, pair.t2)):
+        assert torch.equal(turn(x, code), clean)
+        assert torch.equal(unturn(turn(x, code), code), x)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 8, 6)])
+def test_inputs_are_crops_that_may_be_mirrored_and_never_turned(size):
+    before, pair, _ = both(size)
+    seen = set()
+    for x, plain in zip(pair.x1, unturn(before.clean1, before.t1), strict=True):
+        axes = range(1, x.ndim) if x.ndim == 4 else [2]
+        flips = [[a for i, a in enumerate(axes) if bits >> i & 1] for bits in range(2 ** len(axes))]
+        same = [tuple(f) for f in flips if torch.equal(x, plain.flip(f) if f else plain)]
+        assert len(same) == 1
+        seen.add(same[0])
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 8, 6)])
+def test_places_follow_the_inputs(size):
+    _, pair, region = both(size, rotate_p=0.0)
+    dims = len(size)
+    index = torch.cartesian_prod(*(torch.arange(1, n - 1) for n in size)).float()
+    ones = torch.cat([index, torch.ones(len(index), 1)], dim=1)
+    for b in range(6):
+        there = (ones @ pair.place1[b].T)[:, :dims]
+        shown = torch.stack([pair.x1[(b, axis, *index.long().T)] for axis in range(dims)], dim=1)
+        expected = there / (torch.tensor(region) - 1)
+        inside = ((expected > 0.05) & (expected < 0.95)).all(1)
+        assert torch.allclose(shown[inside], expected[inside], atol=2e-2)
+
+
+def test_anchors_show_the_same_place_in_both_views():
+    _, pair, _ = both((16, 16), scale=(0.3, 1.0), rotate_p=0.0)
+    cells, there, shown = anchors(pair, (2, 2), 20, Rng(0, 0))
+    assert cells.shape == shown.shape == (6, 20) and shown.any()
+    for b in range(6):
+        assert len(set(cells[b].tolist())) == 20
+    middle = torch.nn.functional.avg_pool2d(pair.x1, 2).flatten(2).gather(2, cells[:, None].expand(-1, 2, -1))
+    other = at_places(pair.x2, there).view(6, 20, 2).transpose(1, 2)
+    mask = shown[:, None].expand_as(middle) & (other > 0.1) & (other < 0.9)
+    assert torch.allclose(middle[mask], other[mask], atol=0.05)
+    again = anchors(pair, (2, 2), 20, Rng(0, 0))
+    assert torch.equal(cells, again[0])
+
+
+@pytest.mark.parametrize(("size", "count"), [((8, 8), 6), ((8, 4), 4), ((8, 8, 4), 7)])
+def test_poses_are_codes_of_distinct_turns(size, count):
+    names, codes = poses(size)
+    assert len(names) == len(set(names)) == len(codes) == count
+    x = torch.rand(1, 1, *size)
+    assert torch.equal(turn(x, codes[:1]), x)
+    found = [turn(x, code[None]) for code in codes]
+    assert all(not torch.equal(found[i], found[j]) for i in range(count) for j in range(i))
