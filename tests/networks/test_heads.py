@@ -8,8 +8,9 @@ from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
 
 def test_pool_is_the_mean_over_positions():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    expected = torch.tensor([[sum(float(v) for v in c.flatten()) / 20 for c in image] for image in x])
+    expected = torch.tensor([[sum(float(v) for v in c.flatten()) / 20 for c in image] for image in x]).double()
     assert torch.allclose(pool(x), expected, atol=1e-6)
+    assert pool(x.bfloat16()).dtype == torch.float32
 
 
 def test_projector_is_fc_relu_fc_in_float32():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medssl.files import write_toml
 from medssl.stages import index, phantom, prepare, study
@@ -13,55 +14,54 @@ SMOKE = "A short run, made to see that everything works: its verdict means nothi
 
 @dataclass(frozen=True)
 class Budget:
-    """What fits the time: measured on two cores, 3D."""
+    """What fits the time on two cores."""
 
-    patients: int
     size: int
+    """Voxels along the longest side of a phantom."""
+    patch: tuple[int, ...]
+    width: int
     pretrain_steps: int
     finetune_steps: int
     n_labels: tuple[int, ...]
     seeds: int
-    width: int
-    patch: tuple[int, ...]
-    batch: int
+    most_patients: int = 10_000
 
 
 FULL = {
-    3: Budget(48, 48, 300, 100, (4, 12), 3, 16, (32, 32, 32), 8),
-    2: Budget(48, 96, 400, 100, (6, 24), 5, 16, (96, 96), 16),
+    3: Budget(48, (32, 32, 32), 16, pretrain_steps=150, finetune_steps=100, n_labels=(4, 12), seeds=4),
+    2: Budget(96, (96, 96), 16, pretrain_steps=300, finetune_steps=100, n_labels=(6, 18), seeds=5),
 }
-SHORT = {3: Budget(12, 32, 4, 4, (4,), 2, 8, (32, 32, 32), 4), 2: Budget(12, 64, 4, 4, (6,), 2, 8, (64, 64), 8)}
+SHORT = {
+    3: Budget(32, (32, 32, 32), 8, pretrain_steps=4, finetune_steps=4, n_labels=(4,), seeds=2, most_patients=12),
+    2: Budget(64, (64, 64), 8, pretrain_steps=4, finetune_steps=4, n_labels=(6,), seeds=2, most_patients=12),
+}
+# Structures with a label of their own; lesions are left to the classification, most patients have none.
+ORGANS = {3: "1+2+3", 2: "1+2"}
 
 
 def run(options: Demo) -> Path:
     """Run all stages into ``out``; what is there already is kept. Returns the folder of the study."""
     out, budget = options.out, (SHORT if options.short else FULL)[options.dims]
-    patients = min(options.patients, budget.patients) if options.short else options.patients
-    scans, data = out / "scans", out / "data"
-    phantom.run(Phantom(out=scans, patients=patients, dims=options.dims, seed=options.seed, size=budget.size))
-    index.run(Index(scans=scans, out=data, seed=options.seed, fractions=(0.6, 0.1, 0.3)))
-    prepare.run(Prepare(data=data, dims=options.dims))
-    recipe = out / "recipe.toml"
-    write_toml(recipe, _recipe(options, budget, data))
-    return study.run(Study(out=out / "study", config=recipe), [SMOKE] if options.short else [])
+    patients = min(options.patients, budget.most_patients)
+    phantom.run(Phantom(out=out / "scans", patients=patients, dims=options.dims, seed=options.seed, size=budget.size))
+    index.run(Index(scans=out / "scans", out=out / "data", seed=options.seed, fractions=(0.6, 0.1, 0.3)))
+    prepare.run(Prepare(data=out / "data", dims=options.dims))
+    write_toml(out / "recipe.toml", _recipe(options, budget))
+    return study.run(Study(out=out / "study", config=out / "recipe.toml"), [SMOKE] if options.short else [])
 
 
-def _recipe(options: Demo, budget: Budget, data: Path) -> dict[str, object]:
-    """The study as a recipe, left in the folder to be changed and run again by `medssl study --config`."""
+def _recipe(options: Demo, budget: Budget) -> dict[str, Any]:
+    """The study, left in the folder to be read, changed, and run by `medssl study --config`."""
     return {
-        "data": str(data),
+        "data": str(options.out / "data"),
         "task": options.task,
-        "target": "lesion" if options.task == "classify" else None,
+        "target": "lesion" if options.task == "classify" else ORGANS[options.dims],
         "arms": ["scratch", "pcrl"],
         "n_labels": list(budget.n_labels),
         "seeds": budget.seeds,
-        "width": budget.width,
-        "batch": budget.batch,
         "seed": options.seed,
-        "pretrain": {"steps": options.steps or budget.pretrain_steps, "patch": list(budget.patch)},
-        "finetune": {
-            "steps": budget.finetune_steps,
-            "patch": list(budget.patch),
-            "validate_every": max(1, budget.finetune_steps // 4),
-        },
+        "width": budget.width,
+        "jobs": 2,
+        "pretrain": {"steps": options.steps or budget.pretrain_steps, "patch": list(budget.patch), "batch": 8},
+        "finetune": {"steps": budget.finetune_steps, "patch": list(budget.patch), "batch": 4, "lr": 3e-3},
     }

@@ -1,0 +1,182 @@
+"""What every pre-training method promises: one suite over the rows of METHODS."""
+
+import copy
+
+import pytest
+import torch
+
+from medssl.arguments import field_docs
+from medssl.config import ModelConfig, from_table, to_table
+from medssl.contract import Batch, Shared, Term, backpropagate, one_graph
+from medssl.errors import UserError
+from medssl.methods import METHODS, resolve
+from medssl.networks.pyramid import build_encoder
+from medssl.networks.weights import export_state, load_state
+from medssl.rng import Rng
+
+ALL = [(name, dims) for name in METHODS for dims in (2, 3)]
+SMALL = {"encoder": "unet", "width": 4}
+
+
+def make(name, dims, **options):
+    config, method = resolve(name)
+    return method(config(**{**SMALL, "dims": dims, "patch": (16,) * dims, **options}).fitted(64, 200))
+
+
+def images_for(method, b=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(b, method.config.channels, *method.region(), generator=generator)
+
+
+def optimizer_of(method):
+    return torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+
+
+def train(method, optimizer, steps):
+    terms = []
+    for step in steps:
+        views = method.views(Batch.of(images_for(method, seed=step)), Rng(0, step))
+        optimizer.zero_grad(set_to_none=True)
+        terms.append({k: float(v) for k, v in backpropagate(method.losses(views, step / 10)).items()})
+        optimizer.step()
+        method.after_step(step / 10)
+    return terms
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_views_are_a_function_of_batch_and_rng(name, dims):
+    method = make(name, dims)
+    batch = Batch.of(images_for(method))
+    one, again, other = (method.views(batch, Rng(0, step)) for step in (3, 3, 4))
+    assert all(image.shape[0] == 4 and not image.requires_grad for image in one.images.values())
+    assert all(torch.equal(image, again[key]) for key, image in one.images.items())
+    assert any(not torch.equal(image, other[key]) for key, image in one.images.items())
+    assert all(a >= b for a, b in zip(method.region(), method.config.size, strict=True))
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_losses_are_a_function_of_parameters_and_views(name, dims):
+    method = make(name, dims)
+    views = method.views(Batch.of(images_for(method)), Rng(0, 0))
+    torch.manual_seed(1)
+    one = {k: float(v) for k, v in backpropagate(method.losses(views, 0.5)).items()}
+    torch.manual_seed(2)
+    assert one and one == {k: float(v) for k, v in backpropagate(method.losses(views, 0.5)).items()}
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_terms_are_finite_scalars_with_names_of_their_own_and_shared_comes_last(name, dims):
+    method = make(name, dims)
+    train(method, optimizer_of(method), range(1))
+    views = method.views(Batch.of(images_for(method)), Rng(0, 1))
+    with one_graph():
+        items = list(method.losses(views, 0.0))
+    terms = [item for item in items if isinstance(item, Term)]
+    assert len({t.name for t in terms}) == len(terms) > 0
+    assert all(t.value.ndim == 0 and bool(t.value.isfinite()) and t.value.dtype == torch.float32 for t in terms)
+    assert isinstance(items[-1], Shared)
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_branchwise_gradient_equals_the_one_graph(name, dims):
+    method = make(name, dims).double()
+    views = method.views(Batch.of(images_for(method)), Rng(0, 0))
+    views.images = {k: v.double() if v.is_floating_point() else v for k, v in views.images.items()}
+    views.drawn = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+                   for k, v in views.drawn.items()}  # fmt: skip
+    backpropagate(method.losses(views, 0.0))
+    branchwise = [p.grad for p in method.parameters()]
+    method.zero_grad(set_to_none=True)
+    with one_graph():
+        sum(t.value for t in method.losses(views, 0.0) if isinstance(t, Term)).backward()
+    for a, p in zip(branchwise, method.parameters(), strict=True):
+        assert (a is None) == (p.grad is None) and (a is None or float((a - p.grad).abs().max()) <= 1e-12)
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_all_that_can_learn_learns_and_nothing_else_has_a_gradient(name, dims):
+    method = make(name, dims)
+    train(method, optimizer_of(method), range(1))  # some losses need a first step's memory
+    method.zero_grad(set_to_none=True)
+    views = method.views(Batch.of(images_for(method, seed=1)), Rng(0, 1))
+    backpropagate(method.losses(views, 0.0))
+    for n, p in method.named_parameters():
+        assert (p.grad is not None) == p.requires_grad, n
+    assert all(p.requires_grad and bool(p.grad.abs().sum() > 0) for p in method.encoder.parameters())
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_resuming_from_the_state_gives_equal_losses(name, dims):
+    method = make(name, dims)
+    optimizer = optimizer_of(method)
+    train(method, optimizer, range(3))
+    saved = copy.deepcopy((method.state_dict(), optimizer.state_dict()))
+    expected = train(method, optimizer, range(3, 6))
+    fresh = make(name, dims, seed=9)
+    fresh.load_state_dict(saved[0])
+    resumed = optimizer_of(fresh)
+    resumed.load_state_dict(saved[1])
+    assert train(fresh, resumed, range(3, 6)) == expected
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_loss_goes_down_on_one_batch(name, dims):
+    method = make(name, dims)
+    optimizer, first, last = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3), None, None
+    views = method.views(Batch.of(images_for(method)), Rng(0, 0))
+    for _ in range(15):
+        optimizer.zero_grad(set_to_none=True)
+        last = float(sum(backpropagate(method.losses(views, 0.0)).values()))
+        first = last if first is None else first
+        optimizer.step()
+    assert last < 0.8 * first
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_in_a_users_own_loop(name, dims):
+    method = make(name, dims)
+    images = images_for(method)
+    terms = [method.step(images, optimizer_of(method)) for _ in range(2)][-1]
+    losses = method(images)
+    assert terms.keys() == losses.terms.keys() and all(isinstance(v, float) for v in terms.values())
+    total = sum(float(v.detach()) for v in losses.terms.values())
+    assert float(losses.total.detach()) == pytest.approx(total) and losses.total.requires_grad
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_wrong_images_are_answered_in_one_sentence(name, dims):
+    method = make(name, dims)
+    good = images_for(method)
+    wrong = {"channels": good.repeat(1, 3, *(1,) * dims), "shape": good[0], "are torch.uint8": (good * 255).byte(),
+             "are list": good.tolist(), "2 ids for 4": good}  # fmt: skip
+    for said, images in wrong.items():
+        ids = torch.arange(2) if "ids" in said else None
+        with pytest.raises(UserError, match=said) as caught:
+            method.step(images, optimizer_of(method), ids=ids)
+        assert "\n" not in str(caught.value) and caught.value.fix
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_the_encoder_is_a_plain_pyramid_whose_weights_load(name, dims):
+    method = make(name, dims)
+    plain = build_encoder(ModelConfig(**SMALL, dims=dims))
+    load_state(plain, export_state(method.encoder))
+    x = torch.rand(2, 1, *(32,) * dims)
+    ours, theirs = method.encoder.eval()(x), plain.eval()(x)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_configuration_is_documented_and_survives_its_table(name):
+    kind, _ = resolve(name)
+    config = kind(dims=3, patch=(32, 32, 16))
+    assert {key for key in to_table(config) if not field_docs(kind).get(key)} == set()
+    table = {k: list(v) if isinstance(v, tuple) else v for k, v in to_table(config).items() if v is not None}
+    assert from_table(kind, table) == config
+    fitted = config.fitted(100, 1000)
+    assert fitted.fitted(9, 9) == fitted  # what is filled in stays
+
+
+def test_unknown_method_is_told_the_known_ones():
+    with pytest.raises(UserError, match="no method 'pcrrl': choose one of pcrl"):
+        resolve("pcrrl")
