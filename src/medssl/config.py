@@ -34,6 +34,8 @@ class ModelConfig(ModelOptions):
     """Image channels; from the plan."""
     value_range: tuple[float, float] = (0.0, 1.0)
     """Range of the normalised images; from the plan."""
+    scan: tuple[int, ...] = ()
+    """Spatial size of the median prepared scan; from the store. Small scans are not cut from mostly padding."""
 
     def __post_init__(self) -> None:
         raise_all(self.problems())

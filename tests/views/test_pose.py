@@ -79,3 +79,9 @@ def test_poses_are_codes_of_distinct_turns(size, count):
     assert torch.equal(turn(x, codes[:1]), x)
     found = [turn(x, code[None]) for code in codes]
     assert all(not torch.equal(found[i], found[j]) for i in range(count) for j in range(i))
+
+
+def test_without_mirroring_inputs_are_the_crops():
+    before, _, _ = both((16, 16))
+    pair = before_turn(before, Rng(0, 3), mirror=False)
+    assert torch.equal(pair.x1, unturn(before.clean1, before.t1)) and torch.equal(pair.t1, before.t1)

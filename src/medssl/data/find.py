@@ -63,11 +63,18 @@ def walk(scans: Path, without: Sequence[Path] = ()) -> tuple[list[Found], list[F
             path = f"{name}/{entry.name}" if name else entry.name
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 faults.append(Fault(path, "hidden, so not read", "rename it if it is a scan"))
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 todo.append((entry.path, path))
             elif not left_out or os.path.realpath(entry.path) not in left_out:
                 _add(entry, path, found, faults)
     return sorted(found, key=lambda f: f.path), faults
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say; ``_add`` tells what is wrong with it
+        return False
 
 
 def _add(entry: os.DirEntry, path: str, found: list[Found], faults: list[Fault]) -> None:

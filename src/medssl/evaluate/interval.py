@@ -40,9 +40,9 @@ class PatientMean:
 
     def __init__(self, values: Float[np.ndarray, "items columns"], codes: Sequence[int], patients: int) -> None:
         per_patient = np.full(patients, np.nan)
-        codes = np.asarray(codes)
+        owner = np.asarray(codes)
         for p in range(patients):
-            mine = values[codes == p]
+            mine = values[owner == p]
             if np.isfinite(mine).any():
                 per_patient[p] = np.nanmean(mine)
         self._known = np.isfinite(per_patient)
@@ -59,10 +59,10 @@ class MacroAuc:
     def __init__(self, prob: np.ndarray, truth: np.ndarray, codes: Sequence[int], patients: int) -> None:
         """``prob``, ``truth`` (items, classes); truth 0, 1 or NaN. A class with one side only is left out."""
         self._classes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        codes, needed = np.asarray(codes), []
+        owners, needed = np.asarray(codes), []
         for column in range(truth.shape[1]):
             known = np.isfinite(truth[:, column])
-            label, owner = truth[known, column] > 0.5, codes[known]
+            label, owner = truth[known, column] > 0.5, owners[known]
             if label.all() or not label.any():
                 continue
             order = np.argsort(prob[known, column], kind="stable")

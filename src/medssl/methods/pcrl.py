@@ -62,6 +62,8 @@ class PCRLConfig(ModelConfig):
     """Momentum m of the teacher; by default .999, less in runs below 20000 steps: 1 - 20 / steps, at least .9."""
     temperature: float | None = None
     """Temperature of the contrast; by default .2, or .1 with a queue below 1024 keys."""
+    mirror: bool = True
+    """Inputs may be mirrored: images left-right, volumes along every axis."""
     embed_dim: int = 128
     """Length of the vectors that are contrasted."""
     head: Literal["auto", "linear", "sigmoid"] = "auto"
@@ -121,7 +123,7 @@ class PCRL(Method):
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 16384, config.embed_dim)
         self.balance = GradientBalance()
-        self._pairs = PairConfig.for_size(config.size, config.value_range)
+        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan)
         # Terms of each kind are averaged: contrast over images and patches, reconstruction over branches.
         contrasts = {"image": 1, "patch": 0, "both": 1}[config.contrast] * (3 if config.mix else 1)
         self._contrast_share = config.contrast_weight / (contrasts + (config.contrast != "image"))
@@ -159,7 +161,7 @@ class PCRL(Method):
         config, device = self.config, batch.image.device
         # Published code: input and target in poses that differ by branch, misaligned in some.
         # Ours: the input is x, the target T_t(x) exactly, so that the pose is known from t alone.
-        pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng)
+        pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng, config.mirror)
         clean = config.target == "clean"
         targets = (pair.clean1, pair.clean2) if clean else (turn(pair.x1, pair.t1), turn(pair.x2, pair.t2))
         images = {"x1": pair.x1, "x2": pair.x2, "target1": targets[0], "target2": targets[1]}

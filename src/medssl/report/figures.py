@@ -18,7 +18,7 @@ INK, FAINT, GRID = "#010203", "#010204", "#010205"
 SERIES = tuple(f"#0102{i:02x}" for i in range(0x10, 0x18))
 _VARIABLES = {INK: "--ink", FAINT: "--muted", GRID: "--line"} | {c: f"--series-{i}" for i, c in enumerate(SERIES)}
 
-_STYLE = {
+_STYLE: Any = {  # matplotlib's stubs know keys as literals only
     "svg.fonttype": "none",  # text stays text: it can be read aloud, selected, and follows the page's font
     "svg.hashsalt": "medssl",  # the same data give the same file
     "font.family": "sans-serif",
@@ -116,12 +116,12 @@ def curves(
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(3.6, 2.25)
         for name, (steps, values) in lines.items():
-            steps, smooth = np.asarray(steps), np.asarray(values, float)
+            x, smooth = np.asarray(steps), np.asarray(values, float)
             if len(smooth) > 40:
-                axes.plot(steps, smooth, color=colour[name], linewidth=0.8, alpha=0.3)
+                axes.plot(x, smooth, color=colour[name], linewidth=0.8, alpha=0.3)
                 smooth = _smoothed(smooth)
             marker = "o" if len(smooth) < 12 else None
-            axes.plot(steps, smooth, color=colour[name], linewidth=1.8, marker=marker, markersize=4, label=name)
+            axes.plot(x, smooth, color=colour[name], linewidth=1.8, marker=marker, markersize=4, label=name)
         if len(lines) > 1:
             axes.legend(loc="best", handlelength=1.2, fontsize=8.5)
         axes.set_title(title)

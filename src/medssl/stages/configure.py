@@ -24,7 +24,8 @@ def model_config(
     """The configuration of a method or task on this store; ``settings`` are its own options that a person gave."""
     plan = store.plan
     given = to_table(chosen) | dict(settings or {})
-    common = {"dims": plan.dims, "channels": plan.channels, "value_range": tuple(plan.value_range)}
+    scan = tuple(int(n) for n in np.median(store.shapes, axis=0))
+    common = {"dims": plan.dims, "channels": plan.channels, "value_range": tuple(plan.value_range), "scan": scan}
     config = kind(**given | common)
     if not config.patch:
         config = replace(config, patch=default_patch(config, store.shapes))

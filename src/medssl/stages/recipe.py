@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from medssl.config import ModelOptions
+from medssl.config import ModelConfig, ModelOptions
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
@@ -153,9 +153,7 @@ def _pretrained(
         fix = f"did you mean '{near[0]}'?" if near else f"choose scratch, {', '.join(METHODS)}, or NAME=RUN"
         return None, [UserError(f"no method '{method}'", f"arm {name}", fix)]
     kind = resolve(method)[0]
-    words = (
-        {f.name for f in fields(kind)} - {f.name for f in fields(ModelOptions)} - {"dims", "channels", "value_range"}
-    )
+    words = {f.name for f in fields(kind)} - {f.name for f in fields(ModelConfig)}
     place = _place(where, "pretrain")
     mine = {k: v for k, v in (dict(shared) | own).items() if k in words}
     rest = {k: v for k, v in (dict(shared) | own).items() if k not in words}
@@ -197,9 +195,9 @@ def _filled(
         return None, errors
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "batch", "device")} | values
+    if kind is Finetune:  # its items are few and read quickly: no loader processes unless the recipe asks for some
+        values = {"workers": 0} | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
-    if kind is Finetune and "workers" not in values:
-        loop = replace(loop, workers=Finetune(task="classify", data=Path(), out=Path()).loop.workers)
     beside = {"data": top["data"], "out": Path(), "model": model, "optim": optim, "loop": loop}
     return kind(**beside | _part(values, kind) | own), []
 

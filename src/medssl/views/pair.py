@@ -12,6 +12,9 @@ from medssl.views import corrupt, geometry, intensity
 from medssl.views.geometry import Boxes
 from medssl.views.turn import sample_turn, turn, unturn
 
+LUNA_LARGEST = 112 / 64  # edge of the largest published crop, in edges of a view
+LUNA_SMALLEST = (32 * 32 * 16) / (64 * 64 * 32)  # volume of the smallest, in volumes of a view
+
 __all__ = ["Pair", "PairConfig", "equal_positions", "make_pair", "region_for", "turn", "unturn"]
 
 
@@ -68,16 +71,22 @@ class PairConfig:
 
     @classmethod
     def for_size(
-        cls, size: tuple[int, ...], value_range: tuple[float, float] = (0.0, 1.0), **changes: object
+        cls,
+        size: tuple[int, ...],
+        value_range: tuple[float, float] = (0.0, 1.0),
+        scan: tuple[int, ...] = (),
+        **changes: object,
     ) -> "PairConfig":
         """The published recipe for 2D (X-ray) or 3D (CT), by the number of axes of ``size``; ``changes`` override it.
 
         3D: the five crop shapes of the LUNA recipe, 32×32×16 to 112×112×64, become one range of volumes. Rotations
-        are rarer there (ours): they alone need a full gather.
+        are rarer there (ours): they alone need a full gather. Where the median ``scan`` is smaller than the largest
+        crop, the largest crop shrinks to it (ours): the published recipe never met a scan of 36×50×36 voxels.
         """
+        reach = min([LUNA_LARGEST, *(max(1.0, have / wanted) for have, wanted in zip(scan, size, strict=False))])
         volume = {
-            "reach": 1.75,
-            "scale": (0.02, 1.0),
+            "reach": reach,
+            "scale": (LUNA_SMALLEST / reach**3, 1.0),
             "min_iou": 0.25,
             "rotate_p": 0.3,
             "jitter_p": 0.0,

@@ -11,18 +11,18 @@ from medssl.views.pair import Pair, equal_positions
 from medssl.views.turn import turn_matrix, unturn
 
 
-def before_turn(pair: Pair, rng: Rng) -> Pair:
+def before_turn(pair: Pair, rng: Rng, mirror: bool = True) -> Pair:
     """Take T out of the network's inputs and leave it in the targets: clean = T_t(x without corruption).
 
-    Where inputs and targets share a pose, a decoder may ignore the code t; now only t tells what to rebuild. Inputs
-    are mirrored on their own (images left-right, volumes along every axis): with T_w the turn that was drawn and U
-    these flips, the input is U(crop), the target stays T_w(crop), and t names T_t = T_w·U.
+    Where inputs and targets share a pose, a decoder may ignore the code t; now only t tells what to rebuild. With
+    ``mirror`` inputs are flipped on their own (images left-right, volumes along every axis): with T_w the turn that was
+    drawn and U these flips, the input is U(crop), the target stays T_w(crop), and t names T_t = T_w·U.
     """
     changes: dict[str, Tensor] = {}
     for i in "12":
         drawn, place = getattr(pair, f"t{i}"), getattr(pair, f"place{i}")
         size, dims = tuple(pair.x1.shape[2:]), pair.x1.ndim - 2
-        flips = torch.from_numpy(rng.uniform(f"views/{i}/mirror", len(drawn), dims) < 0.5).to(drawn)
+        flips = torch.from_numpy(rng.uniform(f"views/{i}/mirror", len(drawn), dims) < 0.5 * mirror).to(drawn)
         if dims == 2:
             flips[:, 0] = 0  # an image keeps its top
         code = torch.cat([(drawn[:, :dims] - flips).abs(), drawn[:, dims:]], dim=1)

@@ -110,7 +110,8 @@ class Finetune:
     predictions: bool = False
     """Also write the predicted masks as NIfTI or PNG in the geometry of the original scans."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=OptimOptions)
+    # 3e-3: what makes scratch strongest within a few hundred steps, so that it is an honest opponent.
+    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=lambda: OptimOptions(lr=3e-3))
     loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=lambda: LoopOptions(workers=0))
 
 
