@@ -4,6 +4,8 @@ import importlib
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args
 
+import tyro
+
 from medssl.arguments import field_docs
 from medssl.cli import VERBS
 
@@ -24,12 +26,20 @@ def _verb(verb: str, module: str, kind: str, _: str, summary: str) -> str:
 def _rows(options: type) -> list[tuple[str, str, str]]:
     docs, rows = field_docs(options), []
     for f in fields(options):
-        inner = next((a for a in get_args(f.type) if is_dataclass(a)), None)
+        inner = next(
+            (
+                a
+                for a in get_args(f.type)
+                if isinstance(a, type) and is_dataclass(a) and a.__module__.startswith("medssl")
+            ),
+            None,
+        )
         if inner is not None:
             rows += _rows(inner)
             continue
-        positional = "Positional" in str(f.type) or "metavar" in str(f.type)
+        positional = any(a is tyro.conf.Positional for a in get_args(f.type))
         name = f.name.upper() if positional else f"--{f.name.replace('_', '-')}"
-        default = "required" if f.default is MISSING else "" if f.default in (None, (), "") else f"`{f.default}`"
+        value = getattr(importlib.import_module(options.__module__), "DEFAULTS", {}).get(f.name, f.default)
+        default = "required" if value is MISSING else "" if value in (None, (), "") else f"`{value}`"
         rows.append((name, default, docs.get(f.name, "").replace("\n", " ").replace("|", "\\|")))
     return rows

@@ -10,7 +10,7 @@ from medssl.rng import Rng
 from medssl.views.pose import poses
 from medssl.views.turn import turn, unturn
 
-SIZE, IMAGES, STEPS = 32, 128, 180
+SIZE, IMAGES, STEPS = 32, 128, 150
 
 
 def phantoms(n, seed):
@@ -18,7 +18,7 @@ def phantoms(n, seed):
     chance = torch.rand(n, 3, 3, 1, 1, generator=torch.Generator().manual_seed(seed))
     rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     image = 0.2 * ((columns / 0.85) ** 2 + (rows / 0.7) ** 2 < 1).float().expand(n, SIZE, SIZE).clone()
-    organs = [(-0.4, -0.3, 0.35, 0.8), (0.3, 0.25, 0.2, 0.3), (0.45, -0.35, 0.15, 0.3)]
+    organs = [(-0.5, -0.15, 0.35, 0.8), (0.3, 0.4, 0.2, 0.3), (0.45, -0.4, 0.15, 0.3)]
     for i, (x, y, radius, value) in enumerate(organs):
         dx, dy = (0.15 * (chance[:, i, j] - 0.5) for j in (0, 1))
         distance = (columns - x - dx) ** 2 + (rows - y - dy) ** 2
@@ -28,8 +28,8 @@ def phantoms(n, seed):
 
 def test_a_trained_model_rebuilds_the_pose_it_is_told():
     model = PCRL(width=16, patch=(SIZE, SIZE), queue=64, momentum=0.9, mirror=False)
-    # Mild views, for the sake of time: the test is of the gate.
-    calm = {"cutout_p": 0.0, "jitter_p": 0.0, "blur_p": 0.0, "rotate_p": 0.0}
+    # Mild views and quarter turns only, for the sake of time: the test is of the gate.
+    calm = {"cutout_p": 0.0, "jitter_p": 0.0, "blur_p": 0.0, "rotate_p": 0.0, "flip_p": 0.0}
     model._pairs = replace(model._pairs, scale=(0.8, 1.0), min_iou=0.5, **calm)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     images = phantoms(IMAGES, seed=0)
@@ -40,7 +40,7 @@ def test_a_trained_model_rebuilds_the_pose_it_is_told():
 
     model.eval()
     views = model.views(Batch.of(phantoms(32, seed=1)), Rng(1, 0))  # unseen bodies
-    _, codes = poses((SIZE, SIZE))
+    codes = poses((SIZE, SIZE))[1][[0, 3, 4, 5]]  # as it is, 90°, 180°, 270°
     with torch.no_grad():
         clean = unturn(views["target1"], views["t1"])
         maps = model.encoder(views["x1"])

@@ -69,7 +69,7 @@ def write_finetuning(run: Path, rng: np.random.Generator, n: int, seed: int, dic
         samples |= {f"image.{i}": image, f"truth.{i}": mask, f"prediction.{i}": np.roll(mask, shift, 0)}
     np.savez(run / "samples.npz", **samples)
     value = float(dice.mean())
-    result = {"task": "segment", "target": "mask", "metric": "dice", "value": value, "structures": ["1"]}
+    result = {"task": "segment", "target": "mask", "metric": "dice", "value": value, "structures": ["1", "2"]}
     result["metrics"] = {"dice": value, "hd95": 4.0, "dice.1": 0.5}
     result |= {"n_labels": n, "n_train": n - 1, "n_val": 1, "n_test": len(dice), "subset_seed": seed, "init": init}
     result["test_hash"] = "cd" * 16

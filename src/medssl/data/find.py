@@ -61,13 +61,21 @@ def walk(scans: Path, without: Sequence[Path] = ()) -> tuple[list[Found], list[F
             continue
         for entry in entries:
             path = f"{name}/{entry.name}" if name else entry.name
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            if not _is_utf8(entry.name):
+                shown = path.encode(errors="backslashreplace").decode()
+                faults.append(Fault(shown, "a name that is not UTF-8, so not read", "rename it"))
+            elif entry.name.startswith(".") or entry.name == "__MACOSX":
                 faults.append(Fault(path, "hidden, so not read", "rename it if it is a scan"))
             elif _is_folder(entry):
                 todo.append((entry.path, path))
             elif not left_out or os.path.realpath(entry.path) not in left_out:
                 _add(entry, path, found, faults)
     return sorted(found, key=lambda f: f.path), faults
+
+
+def _is_utf8(name: str) -> bool:
+    """False for bytes of another encoding, which Python keeps as surrogates that no table can hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -102,24 +102,25 @@ def predictions(runs: Mapping[str, Path], title: str = "Predictions against trut
         return Section(title, [], "", "The runs kept no test images.")
     first = next(iter(found.values()))
     count = min(SHOWN, sum(key.startswith("image.") for key in first))
-    if "prediction.0" in first:
-        return Section(title, [_overlays(found, first, count)])
     result = parts.table(next(iter(runs.values())) / "result.json")
+    if "prediction.0" in first:
+        return Section(title, [_overlays(found, first, count, result.get("structures", []))])
     return Section(title, [_probabilities(found, first, count, result.get("classes", []))])
 
 
-def _overlays(found: Mapping[str, dict[str, np.ndarray]], first: dict[str, np.ndarray], count: int) -> Grid:
-    rows = []
+def _overlays(
+    found: Mapping[str, dict[str, np.ndarray]], first: dict[str, np.ndarray], count: int, structures: list[str]
+) -> Grid:
+    wanted, rows = [int(s) for s in wanted], []
     for i in range(count):
         image = _channels(first[f"image.{i}"])
-        row = [images.picture(image, (0, 1)), images.picture(image, (0, 1), first[f"truth.{i}"])]
+        truth = first[f"truth.{i}"]
+        # The masks of the data may hold more than the task asks for.
+        row = [images.picture(image, (0, 1)), images.picture(image, (0, 1), np.where(np.isin(truth, wanted), truth, 0))]
         row += [images.picture(image, (0, 1), arrays[f"prediction.{i}"]) for arrays in found.values()]
         rows.append(row)
-    structures = sorted({int(v) for i in range(count) for v in np.unique(first[f"truth.{i}"]) if v > 0})
-    tints = [images.MASK_COLOURS[(s - 1) % len(images.MASK_COLOURS)] for s in structures]
-    legend = [
-        (f"rgb({r:.0f},{g:.0f},{b:.0f})", f"structure {s}") for s, (r, g, b) in zip(structures, tints, strict=True)
-    ]
+    tints = [images.MASK_COLOURS[(s - 1) % len(images.MASK_COLOURS)] for s in wanted]
+    legend = [(f"rgb({r:.0f},{g:.0f},{b:.0f})", f"structure {s}") for s, (r, g, b) in zip(wanted, tints, strict=True)]
     caption = (
         "Test patients, the slice with most of the structure. Spread evenly over the test set, not chosen by score."
     )

@@ -138,9 +138,10 @@ def _other_metrics(results: Sequence[Mapping[str, Any]], metric: str) -> Table |
             if value is not None:
                 groups[row["n_labels"], row["arm"]][key].append(value)
     keys = list(dict.fromkeys(k for found in groups.values() for k in found if k != metric.lower()))
-    # With one structure its own columns only repeat the mean.
+    # Of several structures each has its own Dice here; of one it would only repeat the mean.
     structures = {k.partition(".")[2] for k in keys if "." in k}
-    keys = [k for k in keys if "." not in k or len(structures) > 1][:8]
+    wanted = [k for k in keys if "." not in k or (len(structures) > 1 and k.startswith(metric.lower()))]
+    keys = [k for k in wanted if k != "hd95_undefined"][:8]
     if not keys:
         return None
     rows = [

@@ -28,15 +28,16 @@ class Budget:
 
 
 FULL = {
-    3: Budget(48, (32, 32, 32), 16, pretrain_steps=150, finetune_steps=100, n_labels=(4, 12), seeds=4),
+    3: Budget(48, (32, 32, 32), 16, pretrain_steps=140, finetune_steps=80, n_labels=(4, 12), seeds=5),
     2: Budget(96, (96, 96), 16, pretrain_steps=300, finetune_steps=100, n_labels=(6, 18), seeds=5),
 }
 SHORT = {
     3: Budget(32, (32, 32, 32), 8, pretrain_steps=4, finetune_steps=4, n_labels=(4,), seeds=2, most_patients=12),
     2: Budget(64, (64, 64), 8, pretrain_steps=4, finetune_steps=4, n_labels=(6,), seeds=2, most_patients=12),
 }
-# Structures with a label of their own; lesions are left to the classification, most patients have none.
-ORGANS = {3: "1+2+3", 2: "1+2"}
+# Liver and spleen, lungs and heart: what a few dozen steps can learn. Smaller ones would be missed by some seeds and
+# not by others, and nothing but that would be measured.
+ORGANS = {3: "1+2", 2: "1+2"}
 
 
 def run(options: Demo) -> Path:
@@ -62,6 +63,11 @@ def _recipe(options: Demo, budget: Budget) -> dict[str, Any]:
         "seed": options.seed,
         "width": budget.width,
         "jobs": 2,
-        "pretrain": {"steps": options.steps or budget.pretrain_steps, "patch": list(budget.patch), "batch": 8},
-        "finetune": {"steps": budget.finetune_steps, "patch": list(budget.patch), "batch": 4, "lr": 3e-3},
+        "pretrain": {
+            "steps": options.steps or budget.pretrain_steps,
+            "patch": list(budget.patch),
+            "batch": 8,
+            "lr": 3e-3,
+        },
+        "finetune": {"steps": budget.finetune_steps, "patch": list(budget.patch), "batch": 4, "lr": 1e-2},
     }
