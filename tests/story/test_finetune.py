@@ -25,9 +25,11 @@ from medssl.errors import UserError
 from medssl.evaluate.metrics import classification, mean_over_items
 from medssl.networks.weights import export_state
 from medssl.stages import finetune, index, phantom, prepare
+from medssl.stages.finetune_score import Score
 from medssl.stages.finetune_setup import build, set_up
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.train import Finetune, LoopOptions
+from medssl.tasks.segment import Segment
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
@@ -183,3 +185,24 @@ def test_several_columns_are_findings(data: Path, tmp_path: Path) -> None:
 def test_chosen_structures_only(data: Path, tmp_path: Path) -> None:
     run = finetune.run(options("segment", data, tmp_path / "run", target="1+2", steps=2))
     assert result(run)["structures"] == ["1", "2"]
+
+
+def test_only_the_second_half_of_the_schedule_competes(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    scores = iter([0.9, 0.8, 0.1, 0.3, 0.2, 0.3])
+    monkeypatch.setattr(finetune, "validate", lambda *_: Score({}, next(scores), 0.0))
+    run = finetune.run(options("segment", data, tmp_path / "run", validate_every=1))
+    assert result(run)["best_step"] == 4
+
+
+def test_memory_that_runs_out_becomes_advice(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    views = Segment.views
+
+    def hungry(self: Segment, batch: Any, rng: Any) -> Any:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError
+        return views(self, batch, rng)
+
+    monkeypatch.setattr(Segment, "views", hungry)
+    with pytest.raises(UserError, match=r"out of memory with --batch 4.*--batch 2 fits"):
+        finetune.run(options("segment", data, tmp_path / "run"))
+    assert not (tmp_path / "run" / "done.json").exists()

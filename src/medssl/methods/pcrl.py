@@ -25,7 +25,7 @@ from medssl.networks.decoder import Decoder
 from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
 from medssl.networks.momentum import KeyQueue, frozen_copy, move_towards, teach
 from medssl.networks.norms import set_norm
-from medssl.networks.pyramid import build_encoder, check_patch
+from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.rng import Rng, key
 from medssl.views.pair import PairConfig, make_pair, region_for
 from medssl.views.pose import anchors, before_turn, poses
@@ -74,9 +74,8 @@ class PCRLConfig(ModelConfig):
     def problems(self) -> list[UserError]:
         found = super().problems()
         for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                fix = f"choose one of {', '.join(get_args(hint))}"
-                found.append(UserError(f"{name} is {getattr(self, name)!r}", fix=fix))
+            if get_origin(hint) is Literal and (value := getattr(self, name)) not in get_args(hint):
+                found.append(UserError(f"{name} is {value!r}", fix=f"choose one of {', '.join(get_args(hint))}"))
         weight = self.rebuild_weight
         pair = weight if isinstance(weight, tuple) else (weight, weight)
         numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)
@@ -109,6 +108,7 @@ class PCRL(Method):
     """``PCRL(PCRLConfig(...))``, or its fields as keywords: ``PCRL(encoder="resnet18", dims=2, channels=1)``."""
 
     config: PCRLConfig
+    encoder: Pyramid
 
     # Networks -------------------------------------------------------------------------------------------------
 
@@ -131,11 +131,11 @@ class PCRL(Method):
         self._seen: dict[str, Any] = {}
 
     def _build(self, config: PCRLConfig) -> None:
-        encoder = build_encoder(config)
+        encoder = self.encoder = build_encoder(config)
         check_patch(encoder, config.size)
         # Paper: plain BatchNorm. Published code: keys shuffled, which does nothing on one GPU.
         # Ours: on request, groups of the batch with statistics of their own, keys shuffled over groups and ranks.
-        self.encoder = set_norm(encoder, "batch", config.batch_groups) if config.batch_groups > 1 else encoder
+        set_norm(encoder, config.norm, config.batch_groups)
         self.projector = Projector(encoder.channels[-1], out=config.embed_dim)
         cells = [math.prod(n // s for n, s in zip(config.size, stride, strict=True)) for stride in encoder.strides]
         self._level = max((level for level, count in enumerate(cells) if count >= 64), default=0)
@@ -162,8 +162,9 @@ class PCRL(Method):
         # Published code: input and target in poses that differ by branch, misaligned in some.
         # Ours: the input is x, the target T_t(x) exactly, so that the pose is known from t alone.
         pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng, config.mirror)
-        clean = config.target == "clean"
-        targets = (pair.clean1, pair.clean2) if clean else (turn(pair.x1, pair.t1), turn(pair.x2, pair.t2))
+        targets = pair.clean1, pair.clean2
+        if config.target == "view":
+            targets = turn(pair.x1, pair.t1), turn(pair.x2, pair.t2)
         images = {"x1": pair.x1, "x2": pair.x2, "target1": targets[0], "target2": targets[1]}
         images |= {"hidden1": pair.corrupted1, "hidden2": pair.corrupted2}
         drawn: dict[str, Any] = {"item": batch.item, "patient": batch.patient, "t1": pair.t1, "t2": pair.t2}
@@ -243,10 +244,10 @@ class PCRL(Method):
 
     def _mixed(self, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term | Shared]:
         """Mixed inputs, ungated and without T: one gate cannot name two transformations."""
-        order, share = views["order"], views["lambda"]
+        order = views["order"]
 
         def mix(x: Tensor) -> Tensor:
-            return torch.lerp(x[order], x, share)
+            return torch.lerp(x[order], x, views["lambda"])
 
         student = Shared(self.encoder(mix(views["x1"])))
         if self.config.contrast_weight > 0 and self.config.contrast != "patch":
@@ -255,9 +256,8 @@ class PCRL(Method):
             yield self._contrast("contrast_mixed", student, seen, views, both=True)
             yield self._contrast("contrast_mixed_keys", student, mix(raw), views, both=True)
         if self.config.rebuild_weight != 0:
-            target = unturn(views["target1"], views["t1"])
-            hidden = unturn(views["hidden1"][:, None], views["t1"])[:, 0]
-            value = self._rebuild(student.maps, mix(target), hidden | hidden[order])
+            target, hidden = (unturn(x, views["t1"]) for x in (views["target1"], views["hidden1"][:, None]))
+            value = self._rebuild(student.maps, mix(target), (hidden | hidden[order])[:, 0])
             yield Term("rebuild_mixed", self._rebuild_share(progress) * value, student)
         yield student
 
@@ -270,8 +270,7 @@ class PCRL(Method):
     def _rebuild_share(self, progress: float) -> float | Tensor:
         """λ_rec over the number of reconstructions."""
         weight = self.config.rebuild_weight
-        if isinstance(weight, tuple):
-            weight = weight[0] + (weight[1] - weight[0]) * progress
+        weight = weight[0] + (weight[1] - weight[0]) * progress if isinstance(weight, tuple) else weight
         return (self.balance.weight() if weight == "balanced" else weight) / self._rebuilds
 
     # Update ---------------------------------------------------------------------------------------------------

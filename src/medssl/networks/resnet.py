@@ -45,7 +45,7 @@ class ResNetPyramid(Pyramid, ResNet):
 
         return [stem, first, self.layer2, self.layer3, self.layer4]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
         return Pyramid.forward(self, x)
 
 

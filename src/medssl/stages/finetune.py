@@ -34,6 +34,7 @@ from medssl.tasks.task import Task
 # Only the second half of the schedule competes: with few patients to validate on, the luckiest early step would often
 # win over steps that are better on everybody else (measured on chest X-rays: AUC .820 against .851).
 SETTLED = 0.5
+LEAST_BATCH = 2  # batch normalisation of one sample whose coarsest map is one position has nothing to average over
 
 FIXED = ("kind", "task", "init", "options", "model", "optim", "loop", "data")
 
@@ -138,6 +139,8 @@ class Training:
         raise memory.explain(fits, options.loop.batch, self.setup.config.size)
 
     def _attempt(self, batch: int) -> None:
+        if batch < LEAST_BATCH:
+            raise MemoryError
         smaller = replace(self.options, loop=replace(self.options.loop, batch=batch, workers=0))
         next(self._fit(smaller, 0, 1))
 
