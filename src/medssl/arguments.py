@@ -16,7 +16,7 @@ import tyro
 
 from medssl.errors import UserError
 
-STYLE = (tyro.conf.FlagCreatePairsOff,)
+STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
 
 def parse_options(kind: type, args: Sequence[str], command: str) -> Any:

@@ -76,7 +76,7 @@ def _run(verb: str, args: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has what it wanted
         sys.stdout = None  # type: ignore[assignment]
         return 0
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:
         sentence = _machine_fault(error)
         if sentence is None:
             raise
@@ -99,9 +99,14 @@ def _parse(verb: str, args: list[str]) -> tuple[object, dict[str, object]]:
     return parse_method(options, args, f"medssl {verb}")
 
 
-def _machine_fault(error: OSError) -> str | None:
-    """One sentence for a disk that is full or read-only; None for what is a fault of ours."""
+def _machine_fault(error: Exception) -> str | None:
+    """One sentence for a disk that is full or read-only, memory that runs out; None for what is a fault of ours."""
     import errno
+
+    if not isinstance(error, OSError):
+        from medssl.engine.memory import exhausted
+
+        return "out of memory: lower --batch, --patch or --width" if exhausted(error) else None
 
     fixes = {
         errno.ENOSPC: ("the disk is full", "free some space, then run the same command again"),
@@ -109,6 +114,11 @@ def _machine_fault(error: OSError) -> str | None:
         errno.EROFS: ("the disk is read-only", "choose an --out you can write to"),
         errno.EACCES: ("permission denied", "choose a folder you may read and write"),
         errno.EPERM: ("permission denied", "choose a folder you may read and write"),
+        errno.EEXIST: ("a file is where a folder is to be", "choose another folder"),
+        errno.ENOTDIR: ("a file is where a folder is to be", "choose another folder"),
+        errno.EISDIR: ("a folder is where a file is to be", "choose another name"),
+        errno.ENAMETOOLONG: ("the path is too long", "choose a shorter one"),
+        errno.ELOOP: ("a link that leads to itself", "mend the link"),
     }
     if error.errno not in fixes:
         return None

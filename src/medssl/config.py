@@ -1,9 +1,10 @@
 """Configurations: frozen dataclasses whose field docstrings are the help, kept as TOML beside what they made."""
 
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_type_hints
 
 from medssl.errors import UserError, raise_all
+from medssl.value_types import fits, wrong_type
 
 T = TypeVar("T")
 
@@ -60,9 +61,9 @@ class ModelConfig(ModelOptions):
         """The patch, or its default."""
         return self.patch or ((224, 224) if self.dims == 2 else (64, 64, 32))
 
-    def fitted(self, images: int, steps: int) -> Self:
+    def fitted(self, images: int, steps: int, batch: int) -> Self:
         """The same configuration with what depends on the size of the data set or the run filled in."""
-        del images, steps
+        del images, steps, batch
         return self
 
 
@@ -72,12 +73,17 @@ def to_table(config: Any) -> dict[str, Any]:
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: object = None) -> T:
-    """A dataclass from a TOML table; unknown and missing keys are told all at once."""
+    """A dataclass from a TOML table; unknown and missing keys and wrong types are told all at once."""
     known = {f.name: f for f in fields(kind) if f.init}  # type: ignore[arg-type]
     place = str(where) if where is not None else None
+    if not isinstance(table, dict):
+        raise UserError(f"{table!r} is not a table", place, "write keys and values")
+    hints = get_type_hints(kind)
     errors = [UserError(f"unknown key '{k}'", place, f"known: {', '.join(known)}") for k in table if k not in known]
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in table]
     errors += [UserError(f"key '{name}' is missing", place, "add it") for name in missing]
+    wrong = [name for name, value in table.items() if name in known and not fits(value, hints[name])]
+    errors += [wrong_type(name, table[name], hints[name], place) for name in wrong]
     raise_all(errors)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
 

@@ -50,7 +50,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; ids stay where they are needed, with the images."""
-        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
         return replace(self, **moved)
 
     def normalised(self) -> Tensor:

@@ -75,8 +75,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"not valid TOML: {error}", path, "correct that line") from None
 
 
-def check_format(table: dict[str, Any], path: Path) -> None:
+def check_format(table: Any, path: Path) -> None:
     """Refuse a folder that another version of medssl laid out."""
+    if not isinstance(table, dict):
+        raise UserError("not a table of keys and values", path, "make the folder anew")
     if table.get("format") != FORMAT:
         found = table.get("format", "none")
         raise UserError(f"format {found} where this medssl reads format {FORMAT}", path, "make the folder anew")

@@ -57,6 +57,11 @@ def read_card(weights: Path) -> dict[str, Any]:
         raise UserError("encoder.json is missing", path, "copy it with the weights: it says how images are prepared")
     card = files.read_json(path)
     files.check_format(card, path)
+    lacking = [key for key in ("encoder", "preprocessing") if not isinstance(card.get(key), dict)]
+    if lacking:
+        raise UserError(
+            f"no {' and no '.join(lacking)} in it", path, "copy it again from the run that wrote the weights"
+        )
     return card
 
 

@@ -20,7 +20,7 @@ SMALL = {"encoder": "unet", "width": 4}
 
 def make(name, dims, **options):
     config, method = resolve(name)
-    return method(config(**{**SMALL, "dims": dims, "patch": (16,) * dims, **options}).fitted(64, 200))
+    return method(config(**{**SMALL, "dims": dims, "patch": (16,) * dims, **options}).fitted(64, 200, 4))
 
 
 def images_for(method, b=4, seed=0):
@@ -173,8 +173,8 @@ def test_configuration_is_documented_and_survives_its_table(name):
     assert {key for key in to_table(config) if not field_docs(kind).get(key)} == set()
     table = {k: list(v) if isinstance(v, tuple) else v for k, v in to_table(config).items() if v is not None}
     assert from_table(kind, table) == config
-    fitted = config.fitted(100, 1000)
-    assert fitted.fitted(9, 9) == fitted  # what is filled in stays
+    fitted = config.fitted(100, 1000, 4)
+    assert fitted.fitted(9, 9, 9) == fitted  # what is filled in stays
 
 
 def test_unknown_method_is_told_the_known_ones():

@@ -202,7 +202,7 @@ def test_targets_lie_within_the_range_of_the_head(make, views_of, dims, value_ra
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"contrast": "imgae"}, "contrast is 'imgae': choose one of image, patch, both"),
+        ({"contrast": "imgae"}, "contrast is 'imgae': give one of image, patch, both"),
         ({"rebuild_weight": "auto"}, "rebuild_weight is 'auto'"),
         ({"rebuild_weight": (1.0, 2.0, 3.0)}, "rebuild_weight is"),
         ({"rebuild_weight": -1.0}, "rebuild_weight is -1.0"),
@@ -222,14 +222,20 @@ def test_wrong_options_are_told_in_one_sentence(options, said):
 
 
 @pytest.mark.parametrize(
-    ("images", "steps", "expected"),
-    [(100000, 200000, (16384, 0.999, 0.2)), (500, 1200, (500, 1 - 20 / 1200, 0.1)), (2000, 50, (2000, 0.9, 0.2))],
+    ("images", "steps", "batch", "expected"),
+    [
+        (100000, 200000, 64, (3840, 0.999)),
+        (100000, 200000, 1024, (16384, 0.999)),
+        (500, 1200, 32, (128, 1 - 20 / 1200)),
+        (40, 1200, 32, (40, 1 - 20 / 1200)),
+        (2000, 50, 8, (32, 0.9)),
+    ],
 )
-def test_defaults_follow_the_data_and_the_steps(images, steps, expected):
-    config = PCRLConfig().fitted(images, steps)
-    assert (config.queue, config.momentum, config.temperature) == pytest.approx(expected)
-    kept = PCRLConfig(queue=7, momentum=0.5, temperature=0.3).fitted(images, steps)
-    assert (kept.queue, kept.momentum, kept.temperature) == (7, 0.5, 0.3)
+def test_defaults_follow_the_data_and_the_steps(images, steps, batch, expected):
+    config = PCRLConfig().fitted(images, steps, batch)
+    assert (config.queue, config.momentum) == pytest.approx(expected)
+    kept = PCRLConfig(queue=7, momentum=0.5).fitted(images, steps, batch)
+    assert (kept.queue, kept.momentum) == (7, 0.5)
 
 
 def test_configuration_survives_its_table():

@@ -163,3 +163,11 @@ def test_unknown_intervals_are_drawn_as_unknown(study, tmp_path):
             band["interval"] = [None, None]
     write_json(copied / "verdict.json", found)
     assert "unknown to unknown" in write_study_report(copied).read_text()
+
+
+def test_only_structures_of_the_task_are_drawn(study, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(study / "runs/pcrl-n4-s0", run)
+    assert "structure 2" in write_run_report(run).read_text()
+    write_json(run / "result.json", read_json(run / "result.json") | {"structures": ["1"]})
+    assert "structure 2" not in write_run_report(run).read_text()

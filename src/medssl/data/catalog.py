@@ -51,9 +51,20 @@ def load_index(data: Path) -> "pl.DataFrame":
         raise UserError("not indexed yet", data, "run `medssl index SCANS --out DATA` first")
     check_format(read_toml(data / "index.toml"), data / "index.toml")
     try:
-        return pl.read_parquet(path)
+        frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"broken index: {error}", path, "delete it and index again") from None
+    if set(_schema(())) - set(frame.columns):
+        raise UserError("an index of another version of medssl", path, "delete it and index again")
+    return frame
+
+
+def scans_folder(data: Path) -> Path:
+    """The folder of scans that was indexed into ``data``."""
+    scans = read_toml(data / "index.toml").get("scans")
+    if not isinstance(scans, str):
+        raise UserError("no key scans", data / "index.toml", 'write scans = "FOLDER", or index into a new folder')
+    return Path(scans)
 
 
 def label_columns(frame: "pl.DataFrame") -> list[str]:

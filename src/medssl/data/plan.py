@@ -73,8 +73,8 @@ class Plan:
             found.append(UserError(f"size is {self.size}", "plan", "give a number of pixels"))
         if self.orientation != "RAS":
             found.append(UserError(f"orientation is '{self.orientation}'", "plan", "medssl stores RAS only"))
-        if len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]:
-            found.append(UserError(f"value_range {self.value_range} is empty", "plan", "give low < high"))
+        if len(self.value_range) != 2 or not -np.inf < self.value_range[0] < self.value_range[1] < np.inf:
+            found.append(UserError(f"value_range {self.value_range} is empty", "plan", "give numbers, low < high"))
         if self.dtype not in ("int16", "uint8"):
             found.append(UserError(f"dtype is '{self.dtype}'", "plan", "choose int16 or uint8"))
         if OTHER not in self.modality:
@@ -160,12 +160,8 @@ def _from_table(kind: type[Plan], table: dict[str, Any], where: Path | None) -> 
     rules = table.get("modality", {})
     if not isinstance(rules, dict) or not all(isinstance(rule, dict) for rule in rules.values()):
         raise UserError("modality is not a group of tables", where, "write [modality.CT] and its keys below it")
-    try:
-        read = {name: from_table(Intensity, rule, where) for name, rule in rules.items()}
-        return from_table(kind, table | ({"modality": read} if rules else {}), where)
-    except (TypeError, ValueError) as error:  # a word where a number belongs
-        fix = "compare with the comments in the file"
-        raise UserError(f"a value has the wrong type: {error}", where, fix) from None
+    read = {name: from_table(Intensity, rule, f"{where or 'plan'}, [modality.{name}]") for name, rule in rules.items()}
+    return from_table(kind, table | ({"modality": read} if rules else {}), where)
 
 
 def _toml(value: Any) -> str:

@@ -37,6 +37,7 @@ def make_plan(
         kind = "images" if dims == 2 else "volumes"
         raise UserError(f"the index lists no {kind}", fix=f"prepare with --dims {5 - dims}")
     _refuse_size(size, dims)
+    _refuse_rules(rows, window_hu, mr)
     range_ = ZSCORE_RANGE if mr == "zscore" else (0.0, 1.0)
     plan = Plan(
         dims=dims,
@@ -67,6 +68,7 @@ def changed(
     if spacing_mm is not None:
         plan = replace(plan, spacing_mm=_spacing(rows, plan.dims, spacing_mm), size=None)
     _refuse_size(size, plan.dims)
+    _refuse_rules(rows, window_hu, mr)
     if size is not None:
         plan = replace(plan, size=size, spacing_mm=None)
     if window_hu is not None:
@@ -113,6 +115,8 @@ def _spacing(rows: list[dict[str, Any]], dims: int, given: tuple[float, ...] | N
     if given is not None:
         if len(given) not in (1, dims):
             raise UserError(f"--spacing-mm has {len(given)} numbers", fix=f"give 1, or {dims}")
+        if rows and all(row["spacing_mm"] is None for row in rows):
+            raise UserError("--spacing-mm is for scans with a spacing, and none of these has one", fix="give --size")
         return tuple(float(s) for s in (given * dims if len(given) == 1 else given))
     if dims == 2:
         return None
@@ -139,8 +143,15 @@ def _refuse_size(size: int | None, dims: int) -> None:
         raise UserError("--size is for images, and these are volumes", fix="give --spacing-mm")
 
 
+def _refuse_rules(rows: list[dict[str, Any]], window_hu: tuple[float, float] | None, mr: str | None) -> None:
+    present = {row["modality"] for row in rows}
+    for option, given, modality in (("--window-hu", window_hu, "CT"), ("--mr", mr, "MR")):
+        if given is not None and modality not in present:
+            raise UserError(f"{option} is for {modality}, and none of these scans is", fix=f"leave {option} out")
+
+
 def _size(rows: list[dict[str, Any]], given: int | None) -> int:
-    return given or int(min(LARGEST_SIZE, np.median([min(row["shape"]) for row in rows])))
+    return given if given is not None else int(min(LARGEST_SIZE, np.median([min(row["shape"]) for row in rows])))
 
 
 def _in_ras(row: dict[str, Any], values: np.ndarray) -> np.ndarray:

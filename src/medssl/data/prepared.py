@@ -44,7 +44,8 @@ def finished(store: Path, item: str, wanted: str) -> dict[str, Any] | None:
     about = arrays.describe(store / item)
     if about is None or about["record"]["stamp"] != wanted:
         return None
-    return about["record"]
+    mask = arrays.describe(store / f"{item}.mask") if about["record"]["has_mask"] else about["record"]
+    return about["record"] if mask is not None and mask["stamp"] == wanted else None
 
 
 def prepare_item(row: dict[str, Any], root: Path, store: Path, plan: Plan, wanted: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Intensity:
             found.append(UserError(f"normalise is '{self.normalise}'", place, "choose window, percentile or zscore"))
         if self.over not in ("all", "foreground"):
             found.append(UserError(f"over is '{self.over}'", place, "choose all or foreground"))
-        if self.low >= self.high:
+        if not -np.inf < self.low < self.high < np.inf:
             found.append(UserError(f"low {self.low:g} is not below high {self.high:g}", place, "give low < high"))
         if self.normalise == "percentile" and not (self.low >= 0 and self.high <= 100):
             found.append(UserError(f"percentiles {self.low:g}, {self.high:g}", place, "give numbers in [0, 100]"))

@@ -57,11 +57,13 @@ class Table:
 def read_table(path: Path, scans: Path) -> Table:
     """The table at ``path``; every fault of it is told at once."""
     rows = _rows(path)
-    header = list(rows[0]) if rows else []
+    if not rows:
+        raise UserError("the table has no rows", path, "fill it in, or move it away")
+    header = [name for name in rows[0] if name != "#"]
     if not {"path", "patient_id"} & set(header):
         fix = f"name one column path, or patient_id; other known columns: {', '.join(COLUMNS[1:])}"
         raise UserError(f"no column path among {', '.join(header) or '(none)'}", path, fix)
-    table = Table(path, [name for name in header if name not in COLUMNS and name != "#"])
+    table = Table(path, [name for name in header if name not in COLUMNS])
     errors: list[UserError] = []
     for row in rows:
         where = f"{path}, row {row['#']}"
@@ -78,7 +80,7 @@ def read_table(path: Path, scans: Path) -> Table:
         known = table.by_path if "path" in header else table.by_patient
         key = _relative(told["path"], path.parent, scans) if "path" in header else told.get("patient_id", "")
         other = known.setdefault(key, told)
-        if any(other.get(k) != told.get(k) for k in header if k not in ("#", "path")):
+        if any(other.get(k) != told.get(k) for k in header if k != "path"):
             errors.append(UserError(f"'{key}' again, with other values", where, f"keep this row or row {other['#']}"))
     raise_all(errors)
     return table
@@ -98,7 +100,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     separator = max(",;\t", key=first.count)
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=separator, strict=False)
-        header = [name.strip() for name in reader.fieldnames or []]
+        header = [_column(name) for name in reader.fieldnames or []]
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
             raise UserError(f"two columns named {', '.join(twice)}", path, "rename one")
@@ -106,6 +108,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [_row(row, reader.line_num, path) for row in reader]
     except csv.Error as error:
         raise UserError(f"not a CSV table: {error}", path, "save it as CSV in UTF-8") from None
+
+
+def _column(name: str) -> str:
+    """Known columns are found however they are capitalised; the name of a label stays as it is."""
+    name = name.strip()
+    return name.lower() if name.lower() in COLUMNS else name
 
 
 def _row(row: dict, number: int, path: Path) -> dict[str, str]:

@@ -86,17 +86,19 @@ def load(run: Path, module: nn.Module, optimizer: torch.optim.Optimizer, fabric:
     try:
         state = torch.load(path, map_location=fabric.device, weights_only=True)
         files.check_format(state, path)
+        model, precision, step, extra = (state[key] for key in ("model", "precision", "step", "extra"))
+        moments = state["optimizer"]
     except (RuntimeError, EOFError, KeyError, ValueError, UnpicklingError):
         raise UserError("the checkpoint is damaged and cannot be read", path, "delete it to begin anew") from None
     try:
-        module.load_state_dict(state["model"])
+        module.load_state_dict(model)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         fix = "choose another --out"
         raise UserError(f"checkpoint is of another architecture: {reason}", path, fix) from None
-    load_state(optimizer, state["optimizer"])
-    fabric.strategy.precision.load_state_dict(state["precision"])
-    return Checkpoint(state["step"], state["extra"])
+    load_state(optimizer, moments)
+    fabric.strategy.precision.load_state_dict(precision)
+    return Checkpoint(step, extra)
 
 
 def _refuse_nonfinite(model: Mapping[str, torch.Tensor], step: int) -> None:

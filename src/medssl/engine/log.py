@@ -41,16 +41,19 @@ class Metrics:
 
 
 def read(run: Path) -> list[dict[str, Any]]:
-    """All rows; a last line that a killed process left half-written is dropped."""
+    """All rows; what follows a line that a killed process left half-written is dropped."""
     path = run / NAME
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:
             break
+        if not isinstance(row, dict) or "step" not in row:
+            break
+        rows.append(row)
     return rows
 
 

@@ -30,6 +30,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     device = _device(device)
     if precision == "auto":
         precision = "bf16" if fast_bf16(device) else "32"
+    if precision not in PRECISIONS:
+        raise UserError(f"no precision '{precision}'", "--precision", f"choose auto, {', '.join(PRECISIONS)}")
     if precision == "16" and device == "cpu":
         raise UserError("precision 16 needs a GPU", "--precision", "choose bf16 or 32")
     return Machine(device, precision, threads or torch.get_num_threads())

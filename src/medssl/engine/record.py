@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from medssl import files
+from medssl.config import from_table
 from medssl.engine.checkpoint import NAME as CHECKPOINT
+from medssl.engine.machine import Machine
 from medssl.errors import UserError, raise_all
 
 NAME = "run.toml"
@@ -23,6 +25,8 @@ def stored(run: Path) -> dict[str, Any]:
         return {}
     record = files.read_toml(run / NAME)
     files.check_format(record, run / NAME)
+    if "machine" in record:
+        from_table(Machine, record["machine"], f"{run / NAME}, [machine]")
     return record
 
 

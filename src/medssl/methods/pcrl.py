@@ -32,6 +32,7 @@ from medssl.views.pose import anchors, before_turn, poses
 from medssl.views.turn import code_size, turn, unturn
 
 ANCHORS = 32  # positions a view that the patch contrast compares
+FRESH = 0.06  # (1 - m) · steps that a key is kept: how far the teacher may move while a key is a negative
 LEARNERS = {"encoder", "projector", "patch_projector"}  # what the teacher holds a copy of
 
 
@@ -57,11 +58,11 @@ class PCRLConfig(ModelConfig):
     rebuild_momentum: bool = True
     """Rebuild from the momentum encoder too (paper; the published code dropped it)."""
     queue: int | None = None
-    """Keys kept as negatives; by default 16384, at most the number of training images."""
+    """Keys kept as negatives; by default .06 · batch / (1 - momentum), at least 4 batches, at most one an image."""
     momentum: float | None = None
     """Momentum m of the teacher; by default .999, less in runs below 20000 steps: 1 - 20 / steps, at least .9."""
-    temperature: float | None = None
-    """Temperature of the contrast; by default .2, or .1 with a queue below 1024 keys."""
+    temperature: float = 0.2
+    """Temperature of the contrast."""
     mirror: bool = True
     """Inputs may be mirrored: images left-right, volumes along every axis."""
     embed_dim: int = 128
@@ -82,7 +83,7 @@ class PCRLConfig(ModelConfig):
         wrong = {
             "queue": self.queue is not None and self.queue < 1,
             "momentum": self.momentum is not None and not 0 <= self.momentum < 1,
-            "temperature": self.temperature is not None and self.temperature <= 0,
+            "temperature": self.temperature <= 0,
             "batch_groups": self.batch_groups < 1,
             "rebuild_weight": weight != "balanced" and not numbers,
             "contrast_weight": self.contrast_weight < 0,
@@ -94,20 +95,18 @@ class PCRLConfig(ModelConfig):
             found.append(UserError("nothing is left to learn", fix="give contrast or reconstruction a weight"))
         return found
 
-    def fitted(self, images: int, steps: int) -> Self:
-        """Queue, momentum and temperature that suit this many training images and steps, where none is given."""
-        # Paper: 16384 keys, m = .999, τ = .2. Published code: the same for every data set.
-        # Ours: no more keys than images; a teacher that reaches back over 5 % of a short run; sharper with few keys.
-        queue = self.queue or max(1, min(16384, images))
+    def fitted(self, images: int, steps: int, batch: int) -> Self:
+        """Queue and momentum that suit this many training images and steps of this batch, where none is given."""
+        # Paper: 16384 keys, m = .999. Published code: the same for every data set.
+        # Ours: a teacher that reaches back over 5 % of a short run; no key that it has left behind (ADR 0008).
         momentum = min(0.999, max(0.9, 1 - 20 / steps)) if self.momentum is None else self.momentum
-        temperature = self.temperature or (0.2 if queue >= 1024 else 0.1)
-        return replace(self, queue=queue, momentum=momentum, temperature=temperature)
+        fresh = max(4 * batch, round(FRESH * batch / (1 - momentum)))
+        return replace(self, queue=self.queue or max(1, min(16384, images, fresh)), momentum=momentum)
 
 
 class PCRL(Method):
     """``PCRL(PCRLConfig(...))``, or its fields as keywords: ``PCRL(encoder="resnet18", dims=2, channels=1)``."""
 
-    config: PCRLConfig
     encoder: Pyramid
 
     # Networks -------------------------------------------------------------------------------------------------
@@ -115,13 +114,12 @@ class PCRL(Method):
     def __init__(self, config: PCRLConfig | None = None, /, **options: Any) -> None:
         super().__init__()
         self.config = config = from_table(PCRLConfig, options) if config is None else config
-        self._temperature = 0.2 if config.temperature is None else config.temperature
         self._momentum = 0.999 if config.momentum is None else config.momentum
         with torch.random.fork_rng(devices=[]):  # a user's own generator goes on undisturbed
             torch.manual_seed(key(config.seed, "weights") % 2**63)
             self._build(config)
         self.teacher = frozen_copy(self._learners())
-        self.queue = KeyQueue(config.queue or 16384, config.embed_dim)
+        self.queue = KeyQueue(config.queue or 2048, config.embed_dim)
         self.balance = GradientBalance()
         self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan)
         # Terms of each kind are averaged: contrast over images and patches, reconstruction over branches.
@@ -219,7 +217,7 @@ class PCRL(Method):
         if both:  # a mixed image is of two patients
             allowed = allowed & allowed[views["order"]]
         query = unit(self.projector(pool(student.maps[-1])))
-        value = info_nce(query, unit(keys), self.queue.keys, allowed, self._temperature)
+        value = info_nce(query, unit(keys), self.queue.keys, allowed, self.config.temperature)
         return Term(name, self._contrast_share * value, student)
 
     def _patch_contrast(self, ours: Tensor, theirs: Tensor, views: Views) -> Tensor:
@@ -229,7 +227,7 @@ class PCRL(Method):
         keys = unit(self.teacher["patch_projector"](at_places(theirs, there)))
         allowed = far_or_other(cells, tuple(ours.shape[2:]), views["item"], views["patient"], radius=1)
         shown = shown.flatten()
-        return info_nce(query, keys, keys, allowed & shown, self._temperature, shown)
+        return info_nce(query, keys, keys, allowed & shown, self.config.temperature, shown)
 
     def _branches(self, student: Shared, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term]:
         share, alpha, hidden = self._rebuild_share(progress), views["alpha"], views["hidden1"] | views["hidden2"]

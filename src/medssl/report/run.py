@@ -111,7 +111,7 @@ def predictions(runs: Mapping[str, Path], title: str = "Predictions against trut
 def _overlays(
     found: Mapping[str, dict[str, np.ndarray]], first: dict[str, np.ndarray], count: int, structures: list[str]
 ) -> Grid:
-    wanted, rows = [int(s) for s in wanted], []
+    wanted, rows = [int(s) for s in structures], []
     for i in range(count):
         image = _channels(first[f"image.{i}"])
         truth = first[f"truth.{i}"]

@@ -19,6 +19,7 @@ def model_config(
     store: Store,
     images: int,
     steps: int,
+    batch: int,
     settings: Mapping[str, Any] | None = None,
 ) -> C:
     """The configuration of a method or task on this store; ``settings`` are its own options that a person gave."""
@@ -29,7 +30,7 @@ def model_config(
     config = kind(**given | common)
     if not config.patch:
         config = replace(config, patch=default_patch(config, store.shapes))
-    return config.fitted(images, steps)
+    return config.fitted(images, steps, batch)
 
 
 def default_patch(config: ModelConfig, shapes: np.ndarray) -> tuple[int, ...]:

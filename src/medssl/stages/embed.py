@@ -9,14 +9,16 @@ import polars as pl
 from medssl import files
 from medssl.data.store import Store
 from medssl.engine.machine import choose
-from medssl.errors import UserError
+from medssl.errors import UserError, raise_all
 from medssl.evaluate.features import embed
 from medssl.loading import load
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.train import Embed
 
 
 def run(options: Embed) -> Path:
     """Write features.parquet (item, patient, split, labels, features) and features.npz (item, features)."""
+    raise_all(out_of_range(options))
     encoder = load(options.run)
     store = Store(options.data)
     different = store.plan.differences(encoder.plan.contract())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medssl.data.catalog import load_cache, load_index, write_cache, write_index, write_problems
+from medssl.data.catalog import load_cache, load_index, scans_folder, write_cache, write_index, write_problems
 from medssl.data.find import Found, walk
 from medssl.data.gather import gather_facts, gather_headers
 from medssl.data.ids import load_salt
@@ -17,6 +17,7 @@ from medssl.data.split import SPLITS, Member, assign
 from medssl.data.table import Table, read_table
 from medssl.errors import UserError, raise_all
 from medssl.files import check_format, locked, read_toml
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Index
 
 Row = dict[str, Any]
@@ -27,11 +28,11 @@ def run(options: Index) -> Path:
     raise_all(_mistakes(options))
     scans, out = options.scans.resolve(), options.out.resolve()
     table = _table(options, scans)
+    found, faults = walk(scans, without=[out, *([table.path] if table else [])])
+    if not found:
+        raise UserError("no files", scans, "give the folder that holds the scans")
     with locked(out):
         earlier = _earlier(out, scans)
-        found, faults = walk(scans, without=[out, *([table.path] if table else [])])
-        if not found:
-            raise UserError("no files", scans, "give the folder that holds the scans")
         rows, unusable, read = _read(options, scans, out, table, found)
         rows, refused = _split(options, rows, earlier)
         faults += unusable + refused
@@ -70,14 +71,14 @@ def _read(
 
 
 def _mistakes(options: Index) -> list[UserError]:
-    found = []
+    found = out_of_range(options)
     if not options.scans.is_dir():
         found.append(UserError("no such folder", options.scans, "give the folder that holds the scans"))
     if options.scans.resolve() == options.out.resolve():
         found.append(UserError("--out is the folder of scans", options.out, "choose another folder"))
     if options.table is not None and not options.table.is_file():
         found.append(UserError("no such table", options.table, "correct --table"))
-    if min(options.fractions) < 0 or abs(sum(options.fractions) - 1) > 1e-6 or options.fractions[0] <= 0:
+    if not (min(options.fractions) >= 0 and abs(sum(options.fractions) - 1) < 1e-6 and options.fractions[0] > 0):
         fix = "give three shares that sum to 1, such as 0.7 0.1 0.2"
         found.append(UserError(f"--fractions {' '.join(map(str, options.fractions))}", fix=fix))
     try:
@@ -92,9 +93,6 @@ def _table(options: Index, scans: Path) -> Table | None:
     if options.table is None and not path.is_file():
         return None
     table = read_table(path.resolve(), scans)
-    if options.stratify is not None and options.stratify not in table.labels:
-        known = ", ".join(table.labels) or "(none)"
-        raise UserError(f"no label column '{options.stratify}'", path, f"--stratify takes one of {known}")
     return table
 
 
@@ -102,10 +100,9 @@ def _earlier(out: Path, scans: Path) -> dict[str, str]:
     """Splits of an earlier run by item; a UserError where the folder is another version's or of other scans."""
     if not (out / "index.toml").exists():
         return {}
-    about = read_toml(out / "index.toml")
-    check_format(about, out / "index.toml")
-    if about["scans"] != str(scans):
-        raise UserError(f"made from {about['scans']}", out, "choose another --out, or delete this one")
+    check_format(read_toml(out / "index.toml"), out / "index.toml")
+    if (before := scans_folder(out)) != scans:
+        raise UserError(f"made from {before}", out, "choose another --out, or delete this one")
     if not (out / "index.parquet").exists():
         return {}
     frame = load_index(out)
@@ -139,6 +136,10 @@ def _with_facts(rows: list[Row], outcomes: list[Any]) -> tuple[list[Row], list[F
 
 def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[list[Row], list[Fault]]:
     """Rows with their split; one that would tie two sides together is a fault. Copies are warned about."""
+    known = sorted({name for row in rows for name in row["labels"]})
+    if rows and options.stratify is not None and options.stratify not in known:
+        fix = f"--stratify takes one of {', '.join(known)}" if known else "leave --stratify out: no scan has a label"
+        raise UserError(f"no label '{options.stratify}'", options.scans, fix)
     column = stratum_column(rows, options.stratify)
     chosen = {row["patient"] for row in rows if row["given"]}
     members = []
@@ -212,4 +213,8 @@ def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], re
         kinds[re.sub(r"\d[\d.]*", "", warning)].append(warning)
     for alike in sorted(kinds.values(), key=len, reverse=True)[:8]:
         print(f"warning, {len(alike)} ×: {alike[0]}")
-    print(f"{out / 'problems.csv'}: {len(faults)} entries about what is not used" if faults else "no problems")
+    print(f"{out / 'problems.csv'}: {_entries(len(faults))} about what is not used" if faults else "no problems")
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"

@@ -54,6 +54,10 @@ def _check(options: Phantom) -> None:
     raise_all(errors)
     mine = {name for p in range(options.patients) for name in names_of(options.seed, p, options.dims)}
     folders = [out / "images", out / "masks"]
+    inside = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()
+    # A labels.csv without images is somebody's own: it must not be written over.
+    if inside - {"images", "masks", "labels.csv"} or inside == {"labels.csv"}:
+        raise UserError("the folder holds other files", out, "choose an empty folder")
     others = [file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.name not in mine]
     if any(not file.name.startswith(".") for file in others):
         raise UserError("the folder holds other scans", out, "choose an empty folder")

@@ -9,14 +9,15 @@ from typing import Any
 
 import polars as pl
 
-from medssl.data.catalog import load_index
+from medssl.data.catalog import load_index, scans_folder
 from medssl.data.jobs import each
 from medssl.data.plan import Plan
 from medssl.data.planning import changed, disk_bytes, make_plan
 from medssl.data.prepared import finished, prepare_item, stamp, stored_bytes, sweep, write_prepared
 from medssl.data.progress import progress
-from medssl.errors import UserError
-from medssl.files import locked, read_toml, write_text
+from medssl.errors import UserError, raise_all
+from medssl.files import locked, write_text
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Prepare
 
 Row = dict[str, Any]
@@ -25,9 +26,10 @@ MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 
 def run(options: Prepare) -> Path:
     """Write plan.toml, the store, prepared.parquet and prepare_problems.csv into the folder; returns it."""
+    raise_all(out_of_range(options))
     data = options.data
     frame = load_index(data)
-    root = Path(read_toml(data / "index.toml")["scans"])
+    root = scans_folder(data)
     with locked(data):
         plan = _plan(options, frame)
         rows = frame.filter(pl.col("dims") == plan.dims).to_dicts()
@@ -35,6 +37,9 @@ def run(options: Prepare) -> Path:
         records = {item: finished(data / "store", item, mark) for item, mark in wanted.items()}
         todo = [row for row in rows if records[row["item"]] is None]
         _tell_plan(plan, data, len(rows), len(todo))
+        if len(rows) < len(frame):
+            kind = f"{len(frame) - len(rows)} {'images' if plan.dims == 3 else 'volumes'}"
+            print(f"left out: {kind}; `--dims {5 - plan.dims}` prepares them instead, best in a DATA of their own")
         _check_disk(data, plan, todo)
         if options.plan_only:
             return data

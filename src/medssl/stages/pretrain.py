@@ -21,12 +21,13 @@ from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
-from medssl.errors import UserError
+from medssl.errors import UserError, raise_all
 from medssl.evaluate.collapse import warning
 from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import model_config
 from medssl.stages.export import write_embedding, write_encoder, write_samples
+from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
 from medssl.stages.report import write_run_report
@@ -42,12 +43,13 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
 
     Returns the RUN folder with encoder.safetensors, encoder.json and report.html.
     """
+    raise_all(out_of_range(options, options.optim, options.loop))
     hardware = _hardware(options)
     fabric = machine.make_fabric(hardware, options.loop.deterministic)
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
     config_kind, method_kind = resolve(options.method)
-    config = model_config(config_kind, options.model, store, len(rows), options.steps, settings)
+    config = model_config(config_kind, options.model, store, len(rows), options.steps, options.loop.batch, settings)
     with files.locked(options.out) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
@@ -112,6 +114,11 @@ def _hardware(options: Pretrain) -> machine.Machine:
 def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
+    lone = options.loop.batch == world_size() and tuple(config.size) == tuple(cast(Pyramid, method.encoder).strides[-1])
+    if lone and config.norm == "batch":  # the coarsest map is one position: batch norm has nothing to average over
+        raise UserError(
+            "one sample of the smallest patch", "--batch", "give 2 or more, or --norm instance, or a larger --patch"
+        )
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)

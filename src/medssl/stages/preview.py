@@ -11,11 +11,12 @@ from medssl.config import ModelOptions
 from medssl.contract import Views
 from medssl.data.sample import batches
 from medssl.data.store import Store
-from medssl.errors import UserError
+from medssl.errors import UserError, raise_all
 from medssl.files import atomic
 from medssl.methods import resolve
 from medssl.rng import Rng
 from medssl.stages.configure import model_config
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Preview
 
 TILE = 192  # pixels
@@ -25,12 +26,13 @@ HEAD = 20
 
 def run(options: Preview) -> Path:
     """Draw ``rows`` samples, a column for each image the method makes of them; returns the picture's path."""
-    if options.rows < 1:
-        raise UserError(f"--rows is {options.rows}", fix="give 1 or more")
+    raise_all(out_of_range(options))
+    if options.out is not None and options.out.is_dir():
+        raise UserError("--out is a folder", options.out, "name a picture in it")
     kind, method_class = resolve(options.method)
     store = Store(options.data)
     rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
-    config = model_config(kind, ModelOptions(seed=options.seed), store, len(rows), 1000)
+    config = model_config(kind, ModelOptions(seed=options.seed), store, len(rows), steps=1000, batch=16)
     method = method_class(config)
     region = method.region()
     samples = batches(store, rows, region=region, batch=options.rows, steps=1, seed=options.seed)

@@ -130,7 +130,8 @@ def _without_place(slices: list[Slice]) -> Stack:
     first = slices[0]
     if len(slices) == 1:
         tomographic = first.modality in ("CT", "MR", "PT") and not first.secondary
-        notes = ["no position in the header: taken as a 2-D image"] if tomographic else []
+        lacking = "position" if first.spacing_mm else "usable pixel spacing"
+        notes = [f"no {lacking} in the header: taken as a 2-D image"] if tomographic else []
         return Stack(slices, notes + _screenshot(first))
     if first.modality in ("CT", "MR", "PT", "NM") and first.step_mm and first.spacing_mm:
         return Stack(slices, [f"no positions in the header: {len(slices)} frames taken as slices in file order"])
