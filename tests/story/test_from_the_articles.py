@@ -36,7 +36,7 @@ def test_our_loop_runs_and_its_teacher_moves(names):
     model = names["model"]
     assert all(value == value for value in names["terms"].values())
     student = dict(model.encoder.named_parameters())
-    teacher = [p for p in model.teacher.parameters()]
+    teacher = list(model.teacher.parameters())
     assert teacher and not any(p.requires_grad for p in teacher)
     assert len(names["features"]) >= 4 and student
     exec(pages["ids"], names)
