@@ -9,7 +9,8 @@ same convolutions is asserted first.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def main() -> None:
     case.say("step_overhead", **case.compare(case.step, case.bare_step))
     for mix in (False, True):
         case = Case(args, mix=mix)
-        saved = {"bytes_ratio": held_bytes(case.branchwise) / held_bytes(case.whole)}
+        saved = {"bytes_ratio": case.held_bytes(case.branchwise) / case.held_bytes(case.whole)}
         case.say("branchwise_vs_one_graph", mix=mix, **saved, **case.compare(case.branchwise, case.whole))
 
 
@@ -102,6 +103,13 @@ class Case:
         seconds = [round(float(t), 4) for t in np.median(times, axis=0)]
         return {"time_ratio": float(np.median(ratios)), "interval": [float(low), float(high)], "seconds": seconds}
 
+    def held_bytes(self, run: Run) -> int:
+        """Most bytes kept for a backward at one time."""
+        held = Held(self.model.parameters())
+        with torch.autograd.graph.saved_tensors_hooks(held.pack, held.unpack):
+            run()
+        return held.most
+
     def seconds(self, run: Run) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -123,27 +131,39 @@ def convolutions(run: Run) -> int:
     return sum(n for op, n in counter.get_flop_counts()["Global"].items() if "convolution" in str(op))
 
 
-def held_bytes(run: Run) -> int:
-    """Most bytes that autograd keeps for a backward at one time; each storage counts once, parameters included."""
-    alive: dict[int, int] = {}
-    state = {"now": 0, "most": 0}
+class Held:
+    """Counts bytes that autograd keeps for a backward: each storage once, parameters not."""
 
-    class Kept:
-        def __init__(self, x: torch.Tensor) -> None:
-            self.x, self.place, self.size = x, x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()
-            alive[self.place] = alive.get(self.place, 0) + 1
-            if alive[self.place] == 1:
-                state["now"] += self.size
-                state["most"] = max(state["most"], state["now"])
+    def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
+        self.now = self.most = 0
+        self.uses: Counter[int] = Counter()
+        self.parameters = {p.untyped_storage().data_ptr() for p in parameters}
 
-        def __del__(self) -> None:
-            alive[self.place] -= 1
-            if not alive[self.place]:
-                state["now"] -= self.size
+    def pack(self, x: torch.Tensor) -> object:
+        storage = x.untyped_storage()
+        return x if storage.data_ptr() in self.parameters else _Kept(self, x, storage.data_ptr(), storage.nbytes())
 
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.x):
-        run()
-    return state["most"]
+    @staticmethod
+    def unpack(kept: object) -> torch.Tensor:
+        return kept.x if isinstance(kept, _Kept) else kept  # type: ignore[return-value]
+
+    def add(self, place: int, size: int) -> None:
+        self.uses[place] += 1
+        self.now += size * (self.uses[place] == 1)
+        self.most = max(self.most, self.now)
+
+    def drop(self, place: int, size: int) -> None:
+        self.uses[place] -= 1
+        self.now -= size * (self.uses[place] == 0)
+
+
+class _Kept:
+    def __init__(self, held: Held, x: torch.Tensor, place: int, size: int) -> None:
+        self.held, self.x, self.place, self.size = held, x, place, size
+        held.add(place, size)
+
+    def __del__(self) -> None:
+        self.held.drop(self.place, self.size)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _machine_fault(error: Exception) -> str | None:
     fixes = {
         errno.ENOSPC: ("the disk is full", "free some space, then run the same command again"),
         errno.EDQUOT: ("the disk quota is used up", "free some space, then run the same command again"),
-        errno.EROFS: ("the disk is read-only", "choose an --out you can write to"),
+        errno.EROFS: ("the disk is read-only", "choose a folder you can write to"),
         errno.EACCES: ("permission denied", "choose a folder you may read and write"),
         errno.EPERM: ("permission denied", "choose a folder you may read and write"),
         errno.EEXIST: ("a file is where a folder is to be", "choose another folder"),

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterator
@@ -28,9 +29,24 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except Exception as error:
+        fault = _disk_fault(error, path)
+        if fault is None:
+            raise
+        raise fault from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _disk_fault(error: Exception, path: Path) -> OSError | None:
+    """The fault of the disk behind an error, with the file it struck: a write that finds the disk full names none."""
+    if isinstance(error, OSError):
+        if error.filename is None or Path(error.filename).parent == path.parent:
+            error.filename = str(path)
+        return error
+    told = re.search(r"\(os error (\d+)\)", str(error))  # how libraries written in Rust say it
+    return OSError(int(told[1]), os.strerror(int(told[1])), str(path)) if told else None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +105,10 @@ class Store:
         name = self._name(item)
         key = name + ".points"
         if key not in self._kept:
-            about = arrays.about(self._array(name), self.data / "store" / name)
-            return self._keep(key, arrays.unpack(about["points"], 1 + self.plan.dims))
+            array = self._array(name)
+            with self._whole(name):
+                about = arrays.about(array, self.data / "store" / name)
+                return self._keep(key, arrays.unpack(about["points"], 1 + self.plan.dims))
         return self._kept[key]
 
     def place_back(self, item: int | str, labels: np.ndarray) -> Volume:
@@ -131,10 +136,21 @@ class Store:
     def _cut(self, name: str, index: Any) -> np.ndarray:
         if name not in self._kept:
             array = self._array(name)
-            if np.prod(array.shape) * array.dtype.itemsize > min(SMALL_BYTES, self._room):
-                return array[index]
-            self._keep(name, array[:])
+            with self._whole(name):
+                if np.prod(array.shape) * array.dtype.itemsize > min(SMALL_BYTES, self._room):
+                    return array[index]
+                self._keep(name, array[:])
         return self._kept[name][index].copy()
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[None]:
+        """Bytes that changed on the disk since `medssl prepare` wrote them are told as that."""
+        try:
+            yield
+        except (RuntimeError, ValueError, KeyError, zlib.error):
+            path = self.data / "store" / name
+            fix = "delete its files and run `medssl prepare` again"
+            raise UserError("the prepared scan is damaged", path, fix) from None
 
     def _keep(self, key: str, array: np.ndarray) -> np.ndarray:
         if array.nbytes <= self._room:
@@ -146,7 +162,8 @@ class Store:
         if name in self._open:
             self._open.move_to_end(name)
             return self._open[name]
-        array = arrays.load(self.data / "store" / name)
+        with self._whole(name):
+            array = arrays.load(self.data / "store" / name)
         if array is None:
             raise UserError("the prepared scan is gone", self.data / "store" / name, "run `medssl prepare` again")
         self._open[name] = array

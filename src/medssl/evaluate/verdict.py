@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from medssl.errors import UserError
-from medssl.evaluate.interval import Estimate, Spread, estimate, resample, score_all, scorer
+from medssl.evaluate.interval import Estimate, estimate, resample, score_all, scorer
 from medssl.rng import stream
 
 BASELINE = "scratch"
@@ -87,9 +87,7 @@ def _at_count(
     for arm in scores:
         full, again = (np.stack([columns[arm, s][i] for s in seeds[arm]], axis=-1) for i in (0, 1))
         alone = estimate(full, again, needed, stream(seed, "bootstrap", arm, n))
-        # Student's t knows no bounds, a score does.
-        interval = [min(1.0, max(0.0, end)) if math.isfinite(end) else end for end in alone.interval()]
-        bands[arm] = {"mean": alone.mean, "interval": interval}
+        bands[arm] = {"mean": alone.mean, "interval": list(_within(alone.interval(), 0.0, 1.0))}
         paired = [s for s in seeds[arm] if (BASELINE, s) in columns]
         if arm == BASELINE or not paired:
             continue
@@ -102,7 +100,7 @@ def _at_count(
 
 
 def _compare(arm: str, n: int, difference: Estimate, metric: str, margin: float, many: int) -> dict[str, Any]:
-    interval = difference.interval()
+    interval = _within(difference.interval(), -1.0, 1.0)
     word = judge(interval, margin, difference.seeds)
     wide = difference.interval(1 - 0.05 / many)
     advice = what_it_takes(difference, margin) if word == "cannot tell" else ""
@@ -130,6 +128,12 @@ def _compare(arm: str, n: int, difference: Estimate, metric: str, margin: float,
             "rest": difference.spread.rest,
         },
     }
+
+
+def _within(interval: tuple[float, float], least: float, most: float) -> tuple[float, float]:
+    """Student's t knows no bounds, but scores lie in [0, 1]; what is unknown stays infinite."""
+    low, high = interval
+    return (max(low, least), min(high, most)) if math.isfinite(high - low) else interval
 
 
 def judge(interval: tuple[float, float], margin: float, seeds: int = 2) -> str:
@@ -278,6 +282,3 @@ def _rounded(x: float) -> int:
     """Two digits: an estimate of a sample size deserves no more."""
     digits = max(0, len(str(int(x))) - 2)
     return int(math.ceil(x / 10**digits) * 10**digits)
-
-
-__all__ = ["ScoredRun", "Spread", "judge", "verdict", "what_it_takes"]

@@ -50,7 +50,7 @@ def seen_in_pretraining(items: pl.DataFrame, seen: Iterable[str]) -> int:
 
 def digest(words: Iterable[str]) -> str:
     """A short hash of a set of words, whatever their order."""
-    return hashlib.blake2b("\n".join(sorted(words)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\n".join(sorted(words)).encode(), digest_size=6).hexdigest()
 
 
 def _split(rows: pl.DataFrame) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return " × ".join(map(_written, value)) if all(_is_number(v) for v in value) else ", ".join(map(str, value))
+        return ", ".join(map(_written, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from medssl.report import facts, figures, parts, run
 from medssl.report.blocks import Block, Card, Figure, Note, Page, Section, Table
@@ -161,7 +162,36 @@ def _predictions(study: Path, results: Sequence[Mapping[str, Any]]) -> Section:
     fewest, seed = min(row["n_labels"] for row in results), min(row["seed"] for row in results)
     runs = {r["arm"]: study / r["run"] for r in results if (r["n_labels"], r["seed"]) == (fewest, seed)}
     section = run.predictions(runs, title)
-    return Section(title, section.blocks, f"With {fewest} labelled patients, first seed.", section.missing)
+    seeds = [row for row in results if row["n_labels"] == fewest]
+    blocks = [*section.blocks, *confusions(study, seeds)]
+    return Section(title, blocks, f"With {fewest} labelled patients, first seed.", section.missing)
+
+
+def confusions(study: Path, results: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Of classes that exclude each other: how often each arm names which, over all seeds."""
+    tables: dict[str, np.ndarray] = {}
+    names: list[str] = []
+    for row in results:
+        path = study / row["run"] / "predictions.parquet"
+        frame = pl.read_parquet(path) if path.exists() else pl.DataFrame()
+        names = [c.removeprefix("truth.") for c in frame.columns if c.startswith("truth.")]
+        if not names:
+            return []
+        prob, truth = (frame.select(f"{side}.{name}" for name in names).to_numpy() for side in ("prob", "truth"))
+        truth, prob = truth[known := np.isfinite(truth).all(1)], prob[known]
+        if len(names) < 2 or len(names) > 8 or (truth.sum(1) != 1).any():
+            return []
+        counts = np.zeros((len(names), len(names)))
+        np.add.at(counts, (truth.argmax(1), prob.argmax(1)), 1)
+        tables[row["arm"]] = tables.get(row["arm"], 0) + counts
+    share = {arm: counts / np.maximum(counts.sum(1, keepdims=True), 1) for arm, counts in tables.items()}
+    rows = [
+        [arm, name, *(f"{part:.0%}" for part in table[i])]
+        for arm, table in share.items()
+        for i, name in enumerate(names)
+    ]
+    caption = "What the test items of each class are called, over all seeds"
+    return [Table(("Arm", "Truth", *(f"called {name}" for name in names)), rows, caption, words=2)]
 
 
 def _same_test(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
