@@ -14,7 +14,7 @@ class ModelOptions:
     """The network, as a person chooses it."""
 
     encoder: str = "resnet18"
-    """Encoder: resnet18, resnet34, resnet50, unet (plain), resunet (residual)."""
+    """Encoder: resnet18, resnet34, resnet50, unet (plain), resunet (residual), poolunet (PCRL's 3D U-Net)."""
     width: int | None = None
     """Channels of the first level; by default the architecture's own (64 for ResNet, 32 for U-Net)."""
     norm: Literal["batch", "instance", "group"] = "batch"
