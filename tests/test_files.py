@@ -69,3 +69,11 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
     assert "in use by process" in said
     with locked(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith("process")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("I/O error: full (os error 28)")])
+def test_a_full_disk_names_the_file_whoever_finds_it(tmp_path, error):
+    with pytest.raises(OSError, match="No space left") as told, atomic(tmp_path / "a.bin"):
+        raise error
+    assert (told.value.errno, told.value.filename) == (28, str(tmp_path / "a.bin"))
+    assert list(tmp_path.iterdir()) == []

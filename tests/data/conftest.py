@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
+from medssl.data.catalog import write_index
 from medssl.data.plan import Intensity, Plan
 from medssl.data.prepared import save, write_prepared
 from medssl.data.store import Store
-from medssl.files import FORMAT, write_toml
 from medssl.rng import stream
 from medssl.volume import Volume
 
@@ -51,8 +50,7 @@ def make_store(tmp_path: Path) -> MakeStore:
             )
         plan.write(data / "plan.toml")
         write_prepared(data, records, plan)
-        pl.DataFrame(rows).write_parquet(data / "index.parquet")
-        write_toml(data / "index.toml", {"format": FORMAT, "scans": str(tmp_path)})
+        write_index(data, rows, [], {"scans": str(tmp_path)})
         return Store(data)
 
     return make

@@ -55,7 +55,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     ("content", "what"),
     [
         (b"file,label\na,1\n", "no column path"),
-        (b"", "no column path"),
+        (b"", "no rows"),
+        (b"path,label\n", "no rows"),
         (b"path,label,label\na,1,2\n", "two columns named label"),
         (b"path,label\na,1,2\n", "more values than columns"),
         (b"path,label\na,\xff\n", "not UTF-8"),
@@ -74,3 +75,11 @@ def test_rows_about_nothing_are_listed(tmp_path: Path) -> None:
     assert (fault.file, fault.what) == ("t.csv, row 3", "no scan for 'gone'")
     table = read_table(write_table(tmp_path / "t.csv", [{"patient_id": "1"}, {"patient_id": "2"}]), tmp_path)
     assert [fault.file for fault in table.unknown(set(), {"1"}, str)] == ["t.csv, row 3"]
+
+
+def test_known_columns_are_found_however_they_are_capitalised(tmp_path: Path) -> None:
+    table = read_table(
+        write_table(tmp_path / "t.csv", [{"Path": "a.png", "Patient_ID": "1", "Lesion": "yes"}]), tmp_path
+    )
+    assert table.labels == ["Lesion"]
+    assert table.row(["a.png"])["patient_id"] == "1"

@@ -91,3 +91,9 @@ def test_tensorboard_that_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"medssl\[tensorboard\]"):
         log.Metrics(tmp_path, 0, tensorboard=True)
+
+
+@pytest.mark.parametrize("broken", [b'{"step": 2', b"\xff\xfe", b"[]", b'{"a": 1}'])
+def test_rows_end_where_the_file_is_broken(tmp_path, broken):
+    (tmp_path / log.NAME).write_bytes(b'{"step": 1}\n' + broken + b"\n")
+    assert log.read(tmp_path) == [{"step": 1}]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medssl.data import catalog
 from medssl.data.plan import Plan
 from medssl.data.prepared import save, write_prepared
 from medssl.data.store import Store
@@ -50,7 +51,9 @@ def store(tmp_path_factory) -> Store:
         rows.append({"item": f"item{i}", "patient": f"p{i // 2}", "shape": mask.shape})
     plan.write(data / "plan.toml")
     write_prepared(data, records, plan)
-    pl.DataFrame(rows).write_parquet(data / "index.parquet")
+    frame = pl.DataFrame(rows)
+    rest = {name: pl.lit(None, kind) for name, kind in catalog._schema(()).items() if name not in frame.columns}
+    frame.with_columns(**rest).write_parquet(data / "index.parquet")
     write_toml(data / "index.toml", {"format": FORMAT, "scans": str(data)})
     return Store(data)
 

@@ -75,7 +75,7 @@ def test_preview_draws_the_views_of_prepared_phantoms(tmp_path, dims, capsys) ->
     assert again.read_bytes() == (data / "preview-pcrl.png").read_bytes()
     assert page.shape[1] > 4 * 192 and page.std() > 20
     assert cli.main(["preview", str(data), "--rows", "0"]) == 2
-    assert "give 1 or more" in capsys.readouterr().err
+    assert "give 1 to 64" in capsys.readouterr().err
 
 
 def test_the_sheet_shows_every_picture_in_its_place() -> None:

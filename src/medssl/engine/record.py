@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from medssl import files
-from medssl.config import from_table
 from medssl.engine.checkpoint import NAME as CHECKPOINT
 from medssl.engine.machine import Machine
 from medssl.errors import UserError, raise_all
+from medssl.value_types import fits, wrong_type
 
 NAME = "run.toml"
 DONE = "done.json"
@@ -25,8 +25,14 @@ def stored(run: Path) -> dict[str, Any]:
         return {}
     record = files.read_toml(run / NAME)
     files.check_format(record, run / NAME)
-    if "machine" in record:
-        from_table(Machine, record["machine"], f"{run / NAME}, [machine]")
+    machine, hints = record.get("machine", {}), get_type_hints(Machine)
+    if not isinstance(machine, dict):
+        raise UserError("machine is not a table", run / NAME, "choose another --out")
+    raise_all(
+        wrong_type(k, machine[k], hints[k], run / NAME)
+        for k in hints
+        if k in machine and not fits(machine[k], hints[k])
+    )
     return record
 
 

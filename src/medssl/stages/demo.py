@@ -28,7 +28,7 @@ class Budget:
 
 
 FULL = {
-    3: Budget(48, (32, 32, 32), 16, pretrain_steps=140, finetune_steps=80, n_labels=(4, 12), seeds=5),
+    3: Budget(48, (32, 32, 32), 16, pretrain_steps=200, finetune_steps=120, n_labels=(4, 12), seeds=4),
     2: Budget(96, (96, 96), 16, pretrain_steps=300, finetune_steps=100, n_labels=(6, 18), seeds=5),
 }
 SHORT = {
@@ -69,5 +69,5 @@ def _recipe(options: Demo, budget: Budget) -> dict[str, Any]:
             "batch": 8,
             "lr": 3e-3,
         },
-        "finetune": {"steps": budget.finetune_steps, "patch": list(budget.patch), "batch": 4, "lr": 1e-2},
+        "finetune": {"steps": budget.finetune_steps, "patch": list(budget.patch), "batch": 4, "lr": 5e-3},
     }

@@ -139,7 +139,7 @@ def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[li
     known = sorted({name for row in rows for name in row["labels"]})
     if rows and options.stratify is not None and options.stratify not in known:
         fix = f"--stratify takes one of {', '.join(known)}" if known else "leave --stratify out: no scan has a label"
-        raise UserError(f"no label '{options.stratify}'", options.scans, fix)
+        raise UserError(f"no label column '{options.stratify}'", options.scans, fix)
     column = stratum_column(rows, options.stratify)
     chosen = {row["patient"] for row in rows if row["given"]}
     members = []

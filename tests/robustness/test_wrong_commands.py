@@ -1,0 +1,164 @@
+"""Numbers out of range, files where folders should be, a machine at its end: one sentence and exit code 2."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medssl.cli import main
+from medssl.stages import phantom
+from scan_files import index, noise, write_nifti
+from scans import prepared_pictures
+
+TINY = ["--steps", "2", "--batch", "4", "--width", "4", "--workers", "0", "--precision", "32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared_pictures(tmp_path_factory.mktemp("pictures"), count=12)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"medssl {arguments[0]}: ")
+        return told
+
+    return run
+
+
+WRONG = [
+    ("steps", "0"), ("batch", "0"), ("batch", "-1"), ("lr", "nan"), ("lr", "inf"), ("lr", "-1"), ("workers", "-1"),
+    ("warmup", "2"), ("clip", "nan"), ("weight-decay", "-1"), ("log-every", "0"), ("save-every-steps", "-1"),
+    ("save-every-minutes", "nan"), ("threads", "-1"), ("probe-every", "-1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_number_out_of_range(data: Path, tmp_path: Path, refused: Callable[..., str], name: str, value: str) -> None:
+    told = refused("pretrain", "pcrl", "--data", data, "--out", tmp_path / "run", *TINY, f"--{name}", value)
+    assert f"--{name} is {float(value) if '.' in told.split(':')[1] else value}" in told
+    assert "give " in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_numbers_are_told_at_once(data: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    told = refused("pretrain", "pcrl", "--data", data, "--out", tmp_path, *TINY, "--steps", 0, "--lr", "nan")
+    assert "--steps is 0" in told
+    assert "--lr is nan" in told
+
+
+def test_one_sample_of_one_position_cannot_be_normalised(
+    data: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    told = refused(
+        "pretrain", "pcrl", "--data", data, "--out", tmp_path / "run", *TINY, "--batch", 1, "--patch", 32, 32
+    )
+    assert "one sample of the smallest patch (--batch): give 2 or more" in told
+
+
+@pytest.mark.parametrize("out", ["a file", "a file/below"])
+@pytest.mark.parametrize("verb", ["index", "pretrain", "phantom"])
+def test_a_file_where_the_folder_should_be(
+    data: Path, tmp_path: Path, refused: Callable[..., str], verb: str, out: str
+) -> None:
+    (tmp_path / "a file").write_text("kept")
+    write_nifti(tmp_path / "scans" / "a.nii", noise(0, 9, 9, 9))
+    place = tmp_path / out
+    arguments = {
+        "index": [tmp_path / "scans", "--out", place, "--workers", 1],
+        "pretrain": ["pcrl", "--data", data, "--out", place, *TINY],
+        "phantom": [place, "--patients", 1, "--dims", 2],
+    }
+    told = refused(verb, *arguments[verb])
+    assert "a file is where a folder is to be" in told or "not a folder" in told
+    assert (tmp_path / "a file").read_text() == "kept"
+
+
+def test_a_preview_cannot_replace_a_folder(data: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "--out is a folder" in refused("preview", data, "--out", tmp_path)
+    assert "give 1 to 64" in refused("preview", data, "--rows", 1000)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--spacing-mm", "1", "1"], "none of these has one"),
+        (["--window-hu", "0", "80"], "is for CT"),
+        (["--mr", "zscore"], "is for MR"),
+        (["--size", "0"], "size is 0"),
+        (["--workers", "-1"], "--workers is -1"),
+    ],
+)
+def test_a_preparation_that_cannot_be(data: Path, refused: Callable[..., str], option: list[str], told: str) -> None:
+    before = (data / "plan.toml").read_bytes()
+    assert told in refused("prepare", data, *option)
+    assert (data / "plan.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--fractions", "nan", "nan", "nan"], "give three shares"),
+        (["--workers", "-1"], "--workers is -1"),
+        (["--stratify", "lesion"], "no label column 'lesion'"),
+    ],
+)
+def test_an_index_that_cannot_be(tmp_path: Path, refused: Callable[..., str], option: list[str], told: str) -> None:
+    write_nifti(tmp_path / "scans" / "a.nii", noise(0, 9, 9, 9))
+    assert told in refused("index", tmp_path / "scans", "--out", tmp_path / "out", *option)
+    assert not (tmp_path / "out" / "index.parquet").exists()
+
+
+def test_an_empty_folder_leaves_nothing_behind(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "scans").mkdir()
+    assert "no files" in refused("index", tmp_path / "scans", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_of_another_encoding_and_a_link_to_itself(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "scans" / "a.nii", noise(0, 9, 9, 9))
+    (tmp_path / "scans" / b"caf\xe9.nii".decode(errors="surrogateescape")).write_bytes(b"")
+    (tmp_path / "scans" / "self.nii").symlink_to("self.nii")
+    frame, problems = index(tmp_path / "scans", tmp_path / "out")
+    assert frame["path"].to_list() == ["a.nii"]
+    assert problems["caf\\udce9.nii"] == "a name that is not UTF-8, so not read"
+    assert "symbolic links" in problems["self.nii"]
+
+
+def test_a_phantom_does_not_write_over_a_table(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "labels.csv").write_text("mine")
+    assert "holds other files" in refused("phantom", tmp_path, "--patients", 1)
+    assert (tmp_path / "labels.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+        (OSError(errno.EROFS, "x", "/here"), "the disk is read-only (/here)"),
+        (OSError(errno.ENAMETOOLONG, "x", "/here"), "the path is too long (/here)"),
+    ],
+)
+def test_a_machine_at_its_end(
+    tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, fault: Exception, told: str
+) -> None:
+    def fails(options: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(phantom, "run", fails)
+    assert told in refused("phantom", tmp_path)
+
+
+def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(options: object) -> None:
+        raise RuntimeError("a mistake in the code")
+
+    monkeypatch.setattr(phantom, "run", fails)
+    with pytest.raises(RuntimeError, match="a mistake in the code"):
+        main(["phantom", str(tmp_path)])
