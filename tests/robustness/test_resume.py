@@ -148,7 +148,7 @@ def test_another_command_is_refused(options, straight, change, told):
 
 
 def test_an_option_of_the_method_counts_too(options, straight):
-    with pytest.raises(UserError, match=r"--temperature: 0\.1 → 0\.3"):
+    with pytest.raises(UserError, match=r"--temperature: 0\.2 → 0\.3"):
         pretrain.run(replace(options, out=straight), {"temperature": 0.3})
 
 

@@ -118,7 +118,7 @@ def test_a_label_that_is_not_there_is_refused_before_training(data, tmp_path, ca
 
 def test_the_plan_and_the_data_fill_in_the_rest(data):
     store = Store(data)
-    config = model_config(medssl.PCRLConfig, ModelOptions(), store, images=17, steps=100, settings={"mix": True})
+    config = model_config(medssl.PCRLConfig, ModelOptions(), store, 17, steps=100, batch=8, settings={"mix": True})
     assert (config.dims, config.channels, config.value_range) == (2, 1, (0.0, 1.0))
     assert config.patch == (32, 32)  # pictures of 48 pixels, and ResNet halves five times
     assert (config.queue, config.mix) == (17, True)

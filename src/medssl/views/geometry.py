@@ -48,7 +48,9 @@ def sample_box_pair(
     drawn = _place(rng.uniform("views/2/box", n, TRIES, 2 * dims + 1), region, scale, ratio)
     pull = np.linspace(0, 1, 17)[None, :, None]
     last = drawn[:, -1:]
-    pulled = np.rint((1 - pull) * last + pull * first)  # lows and edges; between two boxes of the region
+    pulled = (1 - pull) * last + pull * first  # lows and edges; between two boxes of the region
+    pulled[..., :dims] = np.floor(pulled[..., :dims])  # both rounded up, a box could leave the region
+    pulled = np.rint(pulled)
     candidates = np.concatenate([drawn, pulled], axis=1)
     good = overlap(first, candidates) >= min_iou  # the fully pulled one is the first box: always good
     second = candidates[np.arange(n), good.argmax(axis=1)]
