@@ -82,7 +82,7 @@ def test_no_data_folder(refused: Callable[..., str], tmp_path: Path) -> None:
         (("segment", "--patch", "30", "30"), "patch (30, 30)"),
         (("segment", "--patch", "32", "32", "32"), "patch (32, 32, 32)"),
         (("segment", "--encoder", "resnet19"), "resnet19"),
-        (("segment", "--foreground", "2"), "share between 0 and 1"),
+        (("segment", "--foreground", "2"), "give 0 to 1"),
         (("segment", "--init", "nowhere"), "no such encoder"),
         (("segment", "--validate-every", "0"), "--validate-every"),
         (("segment", "--device", "tpu"), "tpu"),

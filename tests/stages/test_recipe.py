@@ -24,7 +24,7 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults(tmp_
     assert (found.seeds, found.n_labels, found.margin, found.data) == (5, (4, 8), 0.01, Path("elsewhere"))
     (_, pcrl) = found.arms
     assert (pcrl.options.steps, pcrl.options.optim.lr, pcrl.options.loop.batch) == (60, 0.01, 4)
-    assert (found.finetune.steps, found.finetune.loop.batch, found.finetune.optim.lr) == (20, 3, 1e-3)
+    assert (found.finetune.steps, found.finetune.loop.batch, found.finetune.optim.lr) == (20, 3, 3e-3)
 
 
 def test_an_option_that_repeats_the_default_still_wins(tmp_path):

@@ -24,10 +24,11 @@ from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
-from medssl.errors import UserError
+from medssl.errors import UserError, raise_all
 from medssl.networks.weights import export_state
 from medssl.stages.finetune_score import Score, test, validate
 from medssl.stages.finetune_setup import Setup, build, set_up
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.train import Finetune
 from medssl.tasks.task import Task
 
@@ -198,14 +199,10 @@ def training_batches(options: Finetune, setup: Setup, task: Task, start: int) ->
 def _check(options: Finetune) -> None:
     if distributed.world_size() > 1:
         raise UserError("fine-tuning runs in one process", fix="start it without torchrun")
-    limits = {
-        "steps": (options.steps, 1),
-        "validate-every": (options.validate_every, 1),
-        "batch": (options.loop.batch, 2),
-    }
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise UserError(f"{value} is too small", f"--{name}", f"give {least} or more")
+    wrong = out_of_range(options, options.optim, options.loop)
+    if options.loop.batch == 1:  # batch normalisation needs two
+        wrong.append(UserError("--batch is 1", fix="give 2 or more"))
+    raise_all(wrong)
 
 
 def _record(options: Finetune, setup: Setup, hardware: machine.Machine) -> dict[str, Any]:

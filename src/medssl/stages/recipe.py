@@ -12,9 +12,9 @@ from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
 from medssl.methods import METHODS, resolve
-from medssl.stages.option_types import fits, wrong_type
 from medssl.stages.options.study import DEFAULTS, Study
 from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
+from medssl.value_types import fits, wrong_type
 
 TABLES = ("pretrain", "finetune")
 # Said once for all arms, at the top: arms that differ in these would not be compared for their pre-training.
@@ -195,8 +195,9 @@ def _filled(
         return None, errors
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "batch", "device")} | values
-    if kind is Finetune:  # its items are few and read quickly: no loader processes unless the recipe asks for some
-        values = {"workers": 0} | values
+    if kind is Finetune:  # where its own defaults differ from those of pre-training, they hold here too
+        usual = Finetune(task=top["task"], data=Path(), out=Path())
+        values = {"workers": usual.loop.workers, "lr": usual.optim.lr} | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
     beside = {"data": top["data"], "out": Path(), "model": model, "optim": optim, "loop": loop}
     return kind(**beside | _part(values, kind) | own), []
