@@ -72,3 +72,21 @@ def test_everything_wrong_with_its_tables_is_told_at_once(tmp_path):
 )
 def test_arms_that_cannot_be_are_refused(tmp_path, arms, said):
     assert said in wrong(Study(out=tmp_path, data=tmp_path, arms=arms))
+
+
+def test_numbers_out_of_range_are_told_before_anything_runs(tmp_path):
+    table = {"data": "d", "pretrain": {"lr": float("nan"), "workers": -1}, "finetune": {"lr": -1.0}}
+    write_toml(tmp_path / "r.toml", table)
+    with pytest.raises(UserError) as caught:
+        read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml"))
+    assert [line.split(" (")[0] for line in str(caught.value).splitlines()] == [
+        "--lr is nan",
+        "--workers is -1",
+        "--lr is -1.0",
+    ]
+
+
+@pytest.mark.parametrize("margin", [float("nan"), float("inf"), -0.1])
+def test_a_margin_is_a_finite_number(tmp_path, margin):
+    with pytest.raises(UserError, match="margin is"):
+        read_recipe(Study(data=Path("d"), out=tmp_path, margin=margin))

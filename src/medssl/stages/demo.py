@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medssl.errors import UserError
 from medssl.files import write_toml
 from medssl.stages import index, phantom, prepare, study
 from medssl.stages.options.data import Index, Phantom, Prepare
@@ -42,6 +43,8 @@ ORGANS = {3: "1+2", 2: "1+2"}
 
 def run(options: Demo) -> Path:
     """Run all stages into ``out``; what is there already is kept. Returns the folder of the study."""
+    if options.steps < 0:
+        raise UserError(f"--steps is {options.steps}", fix="give 1 or more, or 0 for what fits")
     out, budget = options.out, (SHORT if options.short else FULL)[options.dims]
     patients = min(options.patients, budget.most_patients)
     phantom.run(Phantom(out=out / "scans", patients=patients, dims=options.dims, seed=options.seed, size=budget.size))

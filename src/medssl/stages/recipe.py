@@ -1,6 +1,7 @@
 """What a study will do: the command line over the recipe over the defaults, checked before anything runs."""
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,6 +13,7 @@ from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
 from medssl.methods import METHODS, resolve
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
 from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
 from medssl.value_types import fits, wrong_type
@@ -199,6 +201,8 @@ def _filled(
         usual = Finetune(task=top["task"], data=Path(), out=Path())
         values = {"workers": usual.loop.workers, "lr": usual.optim.lr} | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
+    if wrong := out_of_range(optim, loop):
+        return None, [UserError(error.what, place, error.fix) for error in wrong]
     beside = {"data": top["data"], "out": Path(), "model": model, "optim": optim, "loop": loop}
     return kind(**beside | _part(values, kind) | own), []
 
@@ -239,7 +243,7 @@ def _wrong_values(top: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[
     counts = top["n_labels"]
     if not counts or any(not isinstance(n, int) or n < 1 for n in counts) or len(set(counts)) < len(counts):
         yield UserError(f"n_labels is {counts}", _said("n_labels", given), "give different numbers above 0")
-    if isinstance(top["margin"], (int, float)) and top["margin"] < 0:
+    if isinstance(top["margin"], (int, float)) and not 0 <= top["margin"] < math.inf:
         yield UserError(f"margin is {top['margin']}", _said("margin", given), "give 0 or more")
 
 
