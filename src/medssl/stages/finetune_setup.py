@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from medssl import files
 from medssl.config import ModelConfig, ModelOptions, replace
 from medssl.data.store import Store
 from medssl.data.subset import Subset, draw_subset, rarest_class
 from medssl.data.target import Target, read_target
 from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
+from medssl.loading import read_card
 from medssl.networks.pyramid import build_encoder, check_patch
 from medssl.networks.weights import load_state
 from medssl.rng import key
@@ -123,8 +123,7 @@ def find_encoder(init: str) -> Path:
 def _described(weights: Path, store: Store) -> dict[str, Any]:
     """encoder.json, if these weights were trained under the preprocessing of this data."""
     path = weights.with_suffix(".json")
-    card = files.read_json(path)
-    files.check_format(card, path)
+    card = read_card(weights)
     wrong = store.plan.differences(card["preprocessing"])
     if wrong:
         fix = "write its values into plan.toml of the data and run `medssl prepare` again, or pre-train on this data"
