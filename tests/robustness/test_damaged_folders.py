@@ -15,32 +15,13 @@ from medssl.errors import UserError
 from medssl.loading import load
 from medssl.stages import index, phantom, prepare
 from medssl.stages.options.data import Index, Phantom, Prepare
-from scans import prepared_pictures
 
 TINY = ["--steps", "2", "--batch", "4", "--width", "4", "--workers", "0", "--precision", "32", "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared_pictures(tmp_path_factory.mktemp("pictures"), count=12)
-
-
 @pytest.fixture
-def data(prepared: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "data")
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def run(*arguments: object) -> str:
-        capsys.readouterr()
-        assert main([str(a) for a in arguments]) == 2
-        told = capsys.readouterr().err
-        assert f"medssl {arguments[0]}: " in told
-        assert "Traceback" not in told
-        return told
-
-    return run
+def data(pictures: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pictures, tmp_path / "data")
 
 
 def replaced(path: Path, old: str, new: str) -> None:
@@ -82,7 +63,9 @@ def test_a_stored_scan_that_changed_on_the_disk(
     path = data / "store" / f"{Store(data).names[train].decode()}.b2nd"
     damage(path)
     for workers in ("0", "1"):
-        told = refused("pretrain", "pcrl", "--data", data, "--out", tmp_path / workers, *TINY, "--workers", workers)
+        told = refused(
+            "pretrain", "pcrl", "--data", data, "--out", tmp_path / workers, *TINY, "--workers", workers, begun=True
+        )
         assert "the prepared scan is damaged" in told
         assert path.stem in told
     prepare.run(Prepare(data=data, workers=1))
@@ -114,9 +97,9 @@ def test_the_other_kind_of_scan_is_told_to_be_left_out(tmp_path: Path, capsys: p
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert main(["pretrain", "pcrl", "--data", str(prepared), "--out", str(out), *TINY]) == 0
+    assert main(["pretrain", "pcrl", "--data", str(pictures), "--out", str(out), *TINY]) == 0
     return out
 
 
@@ -130,25 +113,25 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("key", ["step", "model", "optimizer", "precision", "extra"])
 def test_a_checkpoint_without_one_of_its_parts(
-    prepared: Path, run: Path, refused: Callable[..., str], key: str
+    pictures: Path, run: Path, refused: Callable[..., str], key: str
 ) -> None:
     path = run / "checkpoint" / "state.pt"
     state = torch.load(path, weights_only=True)
     del state[key]
     torch.save(state, path)
-    assert "the checkpoint is damaged" in refused("pretrain", "pcrl", "--data", prepared, "--out", run, *TINY)
+    assert "the checkpoint is damaged" in refused("pretrain", "pcrl", "--data", pictures, "--out", run, *TINY)
 
 
-def test_a_checkpoint_that_is_no_table(prepared: Path, run: Path, refused: Callable[..., str]) -> None:
+def test_a_checkpoint_that_is_no_table(pictures: Path, run: Path, refused: Callable[..., str]) -> None:
     torch.save([1], run / "checkpoint" / "state.pt")
-    assert "not a table" in refused("pretrain", "pcrl", "--data", prepared, "--out", run, *TINY)
+    assert "not a table" in refused("pretrain", "pcrl", "--data", pictures, "--out", run, *TINY)
 
 
-def test_a_machine_written_wrongly(prepared: Path, run: Path, refused: Callable[..., str]) -> None:
+def test_a_machine_written_wrongly(pictures: Path, run: Path, refused: Callable[..., str]) -> None:
     record = files.read_toml(run / "run.toml")
     record["machine"]["threads"] = "many"
     files.write_toml(run / "run.toml", record)
-    assert "threads is 'many'" in refused("pretrain", "pcrl", "--data", prepared, "--out", run, *TINY)
+    assert "threads is 'many'" in refused("pretrain", "pcrl", "--data", pictures, "--out", run, *TINY)
 
 
 @pytest.mark.parametrize("key", ["encoder", "preprocessing"])

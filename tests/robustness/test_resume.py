@@ -24,25 +24,22 @@ STEPS = 24
 CHANGING = ("samples_per_s", "data_wait")  # what the clock says
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return prepared_pictures(tmp_path_factory.mktemp("resume"))
-
-
 @pytest.fixture
-def options(data, tmp_path) -> Pretrain:
+def options(pictures, tmp_path) -> Pretrain:
     loop = LoopOptions(batch=4, workers=0, log_every=1, save_every_steps=5, device="cpu", threads=1)
-    model = replace(Pretrain(method="pcrl", data=data, out=data).model, width=4, patch=(32, 32))
-    return Pretrain(method="pcrl", data=data, out=tmp_path / "run", steps=STEPS, loop=loop, model=model, probe_every=8)
+    model = replace(Pretrain(method="pcrl", data=pictures, out=pictures).model, width=4, patch=(32, 32))
+    return Pretrain(
+        method="pcrl", data=pictures, out=tmp_path / "run", steps=STEPS, loop=loop, model=model, probe_every=8
+    )
 
 
 @pytest.fixture(scope="module")
-def straight(data, tmp_path_factory) -> Path:
+def straight(pictures, tmp_path_factory) -> Path:
     """The run that nothing disturbed."""
     loop = LoopOptions(batch=4, workers=0, log_every=1, save_every_steps=5, device="cpu", threads=1)
-    model = replace(Pretrain(method="pcrl", data=data, out=data).model, width=4, patch=(32, 32))
+    model = replace(Pretrain(method="pcrl", data=pictures, out=pictures).model, width=4, patch=(32, 32))
     out = tmp_path_factory.mktemp("straight") / "run"
-    chosen = Pretrain(method="pcrl", data=data, out=out, steps=STEPS, loop=loop, model=model, probe_every=8)
+    chosen = Pretrain(method="pcrl", data=pictures, out=out, steps=STEPS, loop=loop, model=model, probe_every=8)
     return pretrain.run(chosen)
 
 

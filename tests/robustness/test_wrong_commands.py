@@ -9,26 +9,8 @@ import pytest
 from medssl.cli import main
 from medssl.stages import phantom
 from scan_files import index, noise, write_nifti
-from scans import prepared_pictures
 
 TINY = ["--steps", "2", "--batch", "4", "--width", "4", "--workers", "0", "--precision", "32", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared_pictures(tmp_path_factory.mktemp("pictures"), count=12)
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def run(*arguments: object) -> str:
-        capsys.readouterr()
-        assert main([str(a) for a in arguments]) == 2
-        told = capsys.readouterr().err
-        assert told.startswith(f"medssl {arguments[0]}: ")
-        return told
-
-    return run
 
 
 WRONG = [
@@ -39,24 +21,26 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
-def test_a_number_out_of_range(data: Path, tmp_path: Path, refused: Callable[..., str], name: str, value: str) -> None:
-    told = refused("pretrain", "pcrl", "--data", data, "--out", tmp_path / "run", *TINY, f"--{name}", value)
+def test_a_number_out_of_range(
+    pictures: Path, tmp_path: Path, refused: Callable[..., str], name: str, value: str
+) -> None:
+    told = refused("pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "run", *TINY, f"--{name}", value)
     assert f"--{name} is {float(value) if '.' in told.split(':')[1] else value}" in told
     assert "give " in told
     assert not (tmp_path / "run").exists()
 
 
-def test_all_numbers_are_told_at_once(data: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    told = refused("pretrain", "pcrl", "--data", data, "--out", tmp_path, *TINY, "--steps", 0, "--lr", "nan")
+def test_all_numbers_are_told_at_once(pictures: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    told = refused("pretrain", "pcrl", "--data", pictures, "--out", tmp_path, *TINY, "--steps", 0, "--lr", "nan")
     assert "--steps is 0" in told
     assert "--lr is nan" in told
 
 
 def test_one_sample_of_one_position_cannot_be_normalised(
-    data: Path, tmp_path: Path, refused: Callable[..., str]
+    pictures: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     told = refused(
-        "pretrain", "pcrl", "--data", data, "--out", tmp_path / "run", *TINY, "--batch", 1, "--patch", 32, 32
+        "pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "run", *TINY, "--batch", 1, "--patch", 32, 32
     )
     assert "one sample of the smallest patch (--batch): give 2 or more" in told
 
@@ -64,14 +48,14 @@ def test_one_sample_of_one_position_cannot_be_normalised(
 @pytest.mark.parametrize("out", ["a file", "a file/below"])
 @pytest.mark.parametrize("verb", ["index", "pretrain", "phantom"])
 def test_a_file_where_the_folder_should_be(
-    data: Path, tmp_path: Path, refused: Callable[..., str], verb: str, out: str
+    pictures: Path, tmp_path: Path, refused: Callable[..., str], verb: str, out: str
 ) -> None:
     (tmp_path / "a file").write_text("kept")
     write_nifti(tmp_path / "scans" / "a.nii", noise(0, 9, 9, 9))
     place = tmp_path / out
     arguments = {
         "index": [tmp_path / "scans", "--out", place, "--workers", 1],
-        "pretrain": ["pcrl", "--data", data, "--out", place, *TINY],
+        "pretrain": ["pcrl", "--data", pictures, "--out", place, *TINY],
         "phantom": [place, "--patients", 1, "--dims", 2],
     }
     told = refused(verb, *arguments[verb])
@@ -79,9 +63,9 @@ def test_a_file_where_the_folder_should_be(
     assert (tmp_path / "a file").read_text() == "kept"
 
 
-def test_a_preview_cannot_replace_a_folder(data: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    assert "--out is a folder" in refused("preview", data, "--out", tmp_path)
-    assert "give 1 to 64" in refused("preview", data, "--rows", 1000)
+def test_a_preview_cannot_replace_a_folder(pictures: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "--out is a folder" in refused("preview", pictures, "--out", tmp_path)
+    assert "give 1 to 64" in refused("preview", pictures, "--rows", 1000)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +78,12 @@ def test_a_preview_cannot_replace_a_folder(data: Path, tmp_path: Path, refused: 
         (["--workers", "-1"], "--workers is -1"),
     ],
 )
-def test_a_preparation_that_cannot_be(data: Path, refused: Callable[..., str], option: list[str], told: str) -> None:
-    before = (data / "plan.toml").read_bytes()
-    assert told in refused("prepare", data, *option)
-    assert (data / "plan.toml").read_bytes() == before
+def test_a_preparation_that_cannot_be(
+    pictures: Path, refused: Callable[..., str], option: list[str], told: str
+) -> None:
+    before = (pictures / "plan.toml").read_bytes()
+    assert told in refused("prepare", pictures, *option)
+    assert (pictures / "plan.toml").read_bytes() == before
 
 
 @pytest.mark.parametrize(
