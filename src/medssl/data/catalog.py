@@ -82,14 +82,15 @@ def write_index(data: Path, rows: list[dict[str, Any]], labels: Iterable[str], a
     write_toml(data / "index.toml", {"format": FORMAT} | about)
 
 
-def write_problems(data: Path, faults: Iterable[Fault]) -> None:
-    """Write problems.csv, sorted by file; the header alone where all is well."""
+def write_problems(path: Path, faults: Iterable[Fault]) -> int:
+    """Write faults as a CSV, sorted by file, each once; the header alone where all is well. Returns their number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "what", "how_to_fix"))
     rows = {(f.file, f.what, f.how_to_fix) for f in faults}
     writer.writerows(sorted(rows))
-    write_text(data / "problems.csv", text.getvalue())
+    write_text(path, text.getvalue())
+    return len(rows)
 
 
 def load_cache(data: Path) -> dict[str, Any]:

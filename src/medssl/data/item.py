@@ -1,5 +1,6 @@
 """What a header tells about one scan, before its voxels are read."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,6 +40,11 @@ class Item:
     def row(self) -> dict[str, Any]:
         """As a row, with the names of the index's columns."""
         return asdict(self) | {"path": self.path}
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """What a person would call the scan of a row: its file, with the number of the row in an .npz."""
+    return row["path"] if row["member"] is None else f"{row['path']}[{row['member']}]"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from medssl.data.catalog import load_cache, load_index, scans_folder, write_cach
 from medssl.data.find import Found, walk
 from medssl.data.gather import gather_facts, gather_headers
 from medssl.data.ids import load_salt
-from medssl.data.item import Fault
+from medssl.data.item import Fault, place_of
 from medssl.data.rows import Naming, stratum_column
 from medssl.data.sheet import write_sheet
 from medssl.data.split import SPLITS, Member, assign
@@ -37,14 +37,14 @@ def run(options: Index) -> Path:
         rows, refused = _split(options, rows, earlier)
         faults += unusable + refused
         faults += _lone_masks(table.masks() if table else set(), found, rows, faults)
-        write_problems(out, faults)
+        told = write_problems(out / "problems.csv", faults)
         if not rows:
             raise UserError(f"no usable scan among {len(found)} files", scans, f"{out / 'problems.csv'} says why")
         if read or not (out / "sheet.png").exists():
             write_sheet(out / "sheet.png", rows, scans, _title(rows), options.workers)
         labels = sorted({name for row in rows for name in row["labels"]}, key=_order_of(table))
         write_index(out, [_columns(row, labels) for row in rows], labels, _about(options, scans))
-    _tell(out, rows, faults, labels, read)
+    _tell(out, rows, told, labels, read)
     return out
 
 
@@ -154,8 +154,7 @@ def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[li
         copied = first.setdefault(row["hash"], row["path"])
         if sides[row["item"]] is None:
             what = "the same image or patient is on two sides of the split"
-            place = row["path"] + (f"[{row['member']}]" if row["member"] is not None else "")
-            faults.append(Fault(place, what, "remove the copy, or index into a new --out"))
+            faults.append(Fault(place_of(row), what, "remove the copy, or index into a new --out"))
             continue
         if copied != row["path"]:
             row["warnings"].append("the same voxels as another scan")
@@ -195,7 +194,7 @@ def _title(rows: list[Row]) -> str:
     return f"{len(rows)} scans of {patients} patients   ·   " + "   ".join(parts)
 
 
-def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], read: int) -> None:
+def _tell(out: Path, rows: list[Row], faults: int, labels: list[str], read: int) -> None:
     """What was found, on standard output."""
     print(_title(rows).replace("   ·   ", ": ").replace("   ", ", ") + f" ({read} read now)")
     sides = {side: {row["patient"] for row in rows if row["split"] == side} for side in SPLITS}
@@ -213,7 +212,7 @@ def _tell(out: Path, rows: list[Row], faults: list[Fault], labels: list[str], re
         kinds[re.sub(r"\d[\d.]*", "", warning)].append(warning)
     for alike in sorted(kinds.values(), key=len, reverse=True)[:8]:
         print(f"warning, {len(alike)} ×: {alike[0]}")
-    print(f"{out / 'problems.csv'}: {_entries(len(faults))} about what is not used" if faults else "no problems")
+    print(f"{out / 'problems.csv'}: {_entries(faults)} about what is not used" if faults else "no problems")
 
 
 def _entries(count: int) -> str:

@@ -1,22 +1,21 @@
 """`medssl prepare`: plan, then bring every scan into the store. Run again, it does what is missing or changed."""
 
-import csv
 import errno
-import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from medssl.data.catalog import load_index, scans_folder
+from medssl.data.catalog import load_index, scans_folder, write_problems
+from medssl.data.item import Fault, place_of
 from medssl.data.jobs import each
 from medssl.data.plan import Plan
 from medssl.data.planning import changed, disk_bytes, make_plan
 from medssl.data.prepared import finished, prepare_item, stamp, stored_bytes, sweep, write_prepared
 from medssl.data.progress import progress
 from medssl.errors import UserError, raise_all
-from medssl.files import locked, write_text
+from medssl.files import locked
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Prepare
 
@@ -46,12 +45,12 @@ def run(options: Prepare) -> Path:
         problems = _work(options, plan, root, todo, wanted, records)
         made = [record for row in rows if (record := records[row["item"]]) is not None]
         problems += _notes(rows, records)
-        _write_problems(data / "prepare_problems.csv", problems)
+        told = write_problems(data / "prepare_problems.csv", problems)
         write_prepared(data, made, plan)
         if not made:
             raise UserError("no scan could be prepared", data / "prepare_problems.csv", "it says why, scan by scan")
         sweep(data / "store", {record["item"] for record in made})
-    _tell_end(data, made, len(rows), len(problems))
+    _tell_end(data, made, len(rows), told)
     return data
 
 
@@ -73,8 +72,8 @@ def _plan(options: Prepare, frame: pl.DataFrame) -> Plan:
 
 def _work(
     options: Prepare, plan: Plan, root: Path, todo: list[Row], wanted: dict[str, str], records: dict[str, Row | None]
-) -> list[tuple[Row, str, str]]:
-    """Prepare what is missing into ``records``; returns the faults: row, what, how to fix."""
+) -> list[Fault]:
+    """Prepare what is missing into ``records``; returns the faults."""
     store = options.data / "store"
     jobs = [(row, root, store, plan, wanted[row["item"]]) for row in todo]
     faults = []
@@ -84,22 +83,28 @@ def _work(
             if isinstance(outcome, OSError) and outcome.errno in MACHINE_FAULTS:
                 raise outcome  # the disk, not the scan
             if isinstance(outcome, UserError):
-                faults.append((row, outcome.what, outcome.fix or ""))
+                faults.append(Fault.of(outcome, place_of(row)))
             elif isinstance(outcome, Exception):
-                faults.append((row, f"{type(outcome).__name__}: {outcome}", "convert the file anew, or leave it out"))
+                what = f"{type(outcome).__name__}: {outcome}"
+                faults.append(Fault(place_of(row), what, "convert the file anew, or leave it out"))
             else:
                 records[row["item"]] = outcome
             step()
-    return sorted(faults, key=lambda fault: fault[0]["path"])
+    return faults
 
 
 def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:
     return prepare_item(*job)
 
 
-def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[tuple[Row, str, str]]:
+def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[Fault]:
     known = [(row, records[row["item"]]) for row in rows]
-    return [(row, f"used, but {what}", fix) for row, record in known if record for what, fix in record["notes"]]
+    return [
+        Fault(place_of(row), f"used, but {what}", fix)
+        for row, record in known
+        if record
+        for what, fix in record["notes"]
+    ]
 
 
 def _check_disk(data: Path, plan: Plan, todo: list[Row]) -> None:
@@ -125,14 +130,6 @@ def _tell_end(data: Path, made: list[Row], total: int, problems: int) -> None:
     print(f"prepared: {len(made)} of {total} scans, {_bytes(used)} on disk")
     if problems:
         print(f"remarks: {problems}, in {data / 'prepare_problems.csv'}")
-
-
-def _write_problems(path: Path, problems: list[tuple[Row, str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "what", "how_to_fix"])
-    writer.writerows((row["path"], what, fix) for row, what, fix in problems)
-    write_text(path, text.getvalue())
 
 
 def _bytes(n: float) -> str:
