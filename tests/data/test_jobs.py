@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from medssl.data.jobs import each
-from medssl.data.progress import progress
 from medssl.errors import UserError
 
 
@@ -60,15 +59,3 @@ def test_a_dask_cluster_runs_the_same_jobs() -> None:
         found = dict(each(square, [0, 1, 2, 4], cluster=cluster.scheduler_address))
     assert {k: v for k, v in found.items() if k != 2} == {0: 0, 1: 1, 3: 16}
     assert found[2].what == "two"
-
-
-def test_progress_without_a_terminal_is_a_line_now_and_then(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("medssl.data.progress.PLAIN_EVERY_S", 0.0)
-    with progress("scans", 2) as step:
-        step()
-        step()
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("scans: 1 of 2, ")
-    assert second.endswith(" 0 s left")

@@ -82,6 +82,12 @@ def test_without_a_terminal_lines_come_now_and_then_and_at_the_end(tmp_path, cap
     assert all(word in said[1] for word in ("a 1.5", "b 0.25", "samples/s", "ETA", "data wait"))
 
 
+def test_slow_training_is_told_in_seconds_a_sample(tmp_path, capsys):
+    line = log.Line("pcrl", 0, 2)
+    line.show(1, {}, {"eta_s": 90.0, "samples_per_s": 0.04, "data_wait": 0.5})
+    assert "1/2  ETA 1:30  25 s a sample  data wait 50%" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(0.4, "0:00"), (125, "2:05"), (3725, "1:02:05")])
 def test_times_are_told_as_clocks_tell_them(seconds, told):
     assert log.clock(seconds) == told

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from medssl import files
+from medssl.data.progress import rate
 from medssl.engine.fit import Step
 from medssl.errors import UserError
 
@@ -160,8 +161,8 @@ class Line:
         """Terms, samples a second, time to go, share of the time spent waiting for data."""
         facts = f"{step}/{self.steps}"
         if rates:
-            eta = clock(rates["eta_s"])
-            facts += f"  ETA {eta}  {rates['samples_per_s']:.1f} samples/s  data wait {rates['data_wait']:.0%}"
+            eta, speed = clock(rates["eta_s"]), rate(rates["samples_per_s"], "sample")
+            facts += f"  ETA {eta}  {speed}  data wait {rates['data_wait']:.0%}"
         facts += "".join(f"  {name} {value:.4g}" for name, value in terms.items())
         self.bar.update(self.task, completed=step, facts=facts)
         due = time.monotonic() - self.said > PLAIN_EVERY_S or step == self.steps

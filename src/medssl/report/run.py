@@ -38,7 +38,7 @@ def _pretrained(run: Path, record: Mapping[str, Any]) -> Page:
     keys += [(str(data[name]), f"training {name}") for name in ("patients", "images") if name in data]
     rate = next((row["samples_per_s"] for row in reversed(rows) if "samples_per_s" in row), None)
     if rate:
-        keys.append((f"{rate:.1f}", "samples a second"))
+        keys.append((f"{rate:.1f}", "samples a second") if rate >= 1 else (f"{1 / rate:.1f}", "seconds a sample"))
     headline = f"{method} pre-trained an encoder for {steps} steps. {_course_in_words(rows)}"
     version = record.get("versions", {}).get("medssl", "")
     return Page("medssl run", f"pre-training by {method}", headline.strip(), sections, figures=keys, version=version)
