@@ -30,11 +30,7 @@ def load(run: str | Path) -> "Encoder":
     card = read_card(weights)
     config = from_table(ModelConfig, card["encoder"], weights.with_suffix(".json"))
     network = build_encoder(config)
-    try:
-        state = load_file(weights)
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"weights cannot be read: {error}", weights, "copy or train them anew") from None
-    load_state(network, state, weights)
+    load_state(network, read_weights(weights), weights)
     network.eval()
     return Encoder(network, config, Plan.from_contract(card["preprocessing"]))
 
@@ -43,18 +39,27 @@ def find_weights(run: str | Path) -> Path:
     """The encoder.safetensors that a run folder or a path names."""
     path = Path(run)
     weights = path / WEIGHTS if path.is_dir() else path
-    if not weights.is_file():
-        unfinished = path.is_dir() and (path / "run.toml").exists()
-        fix = "run the same `medssl pretrain` again to finish it" if unfinished else "give a run folder or its weights"
-        raise UserError(f"no {WEIGHTS}", path, fix)
-    return weights
+    if weights.is_file():
+        return weights
+    if path.is_dir() and (path / "run.toml").exists() and not (path / "result.json").exists():
+        raise UserError(f"no {WEIGHTS}", path, "run the same `medssl pretrain` again to finish it")
+    what = f"no {WEIGHTS}" if path.is_dir() else "no such encoder"
+    raise UserError(what, path, f"give a run folder of `medssl pretrain`, or its {WEIGHTS} with encoder.json beside it")
+
+
+def read_weights(weights: Path) -> dict[str, Tensor]:
+    """The tensors of encoder.safetensors, by name."""
+    try:
+        return load_file(weights)
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"weights cannot be read: {error}", weights, "copy or train them anew") from None
 
 
 def read_card(weights: Path) -> dict[str, Any]:
     """encoder.json: architecture and preprocessing of the weights beside it."""
     path = weights.with_suffix(".json")
     if not path.is_file():
-        raise UserError("encoder.json is missing", path, "copy it with the weights: it says how images are prepared")
+        raise UserError(f"{path.name} is missing", path, "copy it with the weights: it says how images are prepared")
     card = files.read_json(path)
     files.check_format(card, path)
     lacking = [key for key in ("encoder", "preprocessing") if not isinstance(card.get(key), dict)]

@@ -135,7 +135,10 @@ def test_a_broken_encoder(refused: Callable[..., str], data: Path, tmp_path: Pat
 
 def test_an_unfinished_pretraining(refused: Callable[..., str], data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    assert "finish first" in refused("segment", "--data", str(data), "--init", str(tmp_path / "run"))
+    (tmp_path / "run" / "run.toml").write_text("")
+    told = refused("segment", "--data", str(data), "--init", str(tmp_path / "run"))
+    assert "no encoder.safetensors" in told
+    assert "run the same `medssl pretrain` again to finish it" in told
 
 
 def test_weights_without_their_card(refused: Callable[..., str], data: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_everything_wrong_with_its_tables_is_told_at_once(tmp_path):
         (("scratch",), "nothing to compare"),
         (("scratch", "pcrl", "pcrl"), "named twice"),
         (("scratch", "prcl"), "did you mean 'pcrl'?"),
-        (("scratch", "mine=/nowhere"), "arm 'mine' has no encoder"),
+        (("scratch", "mine=/nowhere"), "arm 'mine': no such encoder"),
         (("scratch", "../up=x"), "cannot name an arm"),
     ],
 )

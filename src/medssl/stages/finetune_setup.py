@@ -15,7 +15,7 @@ from medssl.data.subset import Subset, draw_subset, rarest_class
 from medssl.data.target import Target, read_target
 from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
-from medssl.loading import read_card
+from medssl.loading import find_weights, read_card, read_weights
 from medssl.networks.pyramid import build_encoder, check_patch
 from medssl.networks.weights import load_state
 from medssl.rng import key
@@ -54,7 +54,7 @@ def set_up(options: Finetune) -> Setup:
     strata = rarest_class(truth.matrix, truth.classes)
     subset = draw_subset(store.items, strata, options.n_labels, options.subset_seed)
     _check_classes(truth, subset, options.task)
-    init = None if options.init == "scratch" else find_encoder(options.init)
+    init = None if options.init == "scratch" else find_weights(options.init)
     card = None if init is None else _described(init, store)
     config = _config(options, _model(options, store, card), truth, subset)
     return Setup(store, truth, subset, config, init, _initial(init, card))
@@ -105,19 +105,6 @@ def _check_classes(truth: Target, subset: Subset, task: str) -> None:
 
 
 # Network -------------------------------------------------------------------------------------------------------------
-
-
-def find_encoder(init: str) -> Path:
-    """The encoder.safetensors that ``--init`` names: itself, or in a run folder."""
-    path = Path(init)
-    weights = path / "encoder.safetensors" if path.is_dir() else path
-    if not weights.exists():
-        fix = "let the pre-training finish first" if path.is_dir() else "give scratch, a run folder or a .safetensors"
-        raise UserError("no encoder.safetensors" if path.is_dir() else "no such encoder", init, fix)
-    if not weights.with_suffix(".json").exists():
-        fix = "copy it along with the weights: it says what network and what preprocessing they are for"
-        raise UserError("encoder.json is missing beside the weights", weights, fix)
-    return weights
 
 
 def _described(weights: Path, store: Store) -> dict[str, Any]:
@@ -201,12 +188,5 @@ def build(setup: Setup) -> Task:
     torch.manual_seed(key(config.seed, "weights") % 2**63)
     task: Task = Classify(config) if isinstance(config, ClassifyConfig) else Segment(config)  # type: ignore[arg-type]
     if setup.init is not None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state = load_file(setup.init)
-        except (SafetensorError, ValueError) as error:
-            raise UserError(f"weights cannot be read: {error}", setup.init, "export them anew") from None
-        load_state(task.encoder, state, setup.init)
+        load_state(task.encoder, read_weights(setup.init), setup.init)
     return task

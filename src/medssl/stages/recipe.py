@@ -12,6 +12,7 @@ from medssl.config import ModelConfig, ModelOptions
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
+from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
@@ -168,11 +169,11 @@ def _pretrained(
 
 def _unreadable(arm: Arm) -> list[UserError]:
     assert arm.run is not None
-    weights = arm.run / "encoder.safetensors" if arm.run.is_dir() else arm.run
-    if weights.is_file() and weights.with_suffix(".json").is_file():
-        return []
-    fix = "give the folder of a finished `medssl pretrain`, or its encoder.safetensors beside encoder.json"
-    return [UserError(f"arm '{arm.name}' has no encoder", arm.run, fix)]
+    try:
+        read_card(find_weights(arm.run))
+    except UserError as error:
+        return [UserError(f"arm '{arm.name}': {error.what}", error.where, error.fix)]
+    return []
 
 
 # Options of the stages -----------------------------------------------------------------------------------------------
