@@ -173,11 +173,20 @@ def test_an_arm_that_has_seen_test_images_is_flagged(data, tmp_path, stand):
     stand()
     encoder_card(data, tmp_path / "run")
     test = Store(data).items.filter(pl.col("split") == "test")["hash"].to_list()
-    (tmp_path / "run/seen.txt").write_text("\n".join([*test[:2], "another"]))
+    (tmp_path / "run/seen.txt").write_text("\n".join([*test[:2], "0" * 32, ""]))
     out = study.run(options(data, tmp_path / "s", arms=("scratch", f"mine={tmp_path / 'run'}")))
     check = read_json(out / "data.json")["checks"][-1]
     assert (check["ok"], check["detail"]) == (False, "2 test images") and "mine" in check["check"]
     assert "2 test images" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "0" * 32, "0" * 32 + "\nabc\n", "secret-patient\n", "\xff\n"])
+def test_a_damaged_record_of_what_was_seen_calls_no_arm_clean(data, tmp_path, stand, text):
+    stand()
+    encoder_card(data, tmp_path / "run")
+    (tmp_path / "run/seen.txt").write_text(text, encoding="latin-1")
+    out = study.run(options(data, tmp_path / "s", arms=("scratch", f"mine={tmp_path / 'run'}")))
+    assert read_json(out / "data.json")["checks"][-1]["ok"] is None
 
 
 @pytest.mark.parametrize(

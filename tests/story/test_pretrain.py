@@ -19,6 +19,7 @@ from medssl.engine import log
 from medssl.errors import UserError
 from medssl.stages import pretrain
 from medssl.stages.configure import default_patch, model_config
+from medssl.stages.export import read_seen
 from medssl.stages.monitor import Monitor
 from medssl.volume import Volume
 from scans import prepared_pictures, write_pictures
@@ -44,8 +45,8 @@ def run(data) -> Path:
 def test_a_run_leaves_what_the_next_stage_needs(run):
     found = {path.name for path in run.iterdir() if not path.name.startswith(".")}
     assert found == {
-        "run.toml", "metrics.jsonl", "checkpoint", "encoder.safetensors", "encoder.json", "samples.npz",
-        "embedding.npz", "report.html", "done.json",
+        "run.toml", "metrics.jsonl", "checkpoint", "encoder.safetensors", "encoder.json", "seen.txt",
+        "samples.npz", "embedding.npz", "report.html", "done.json",
     }  # fmt: skip
 
 
@@ -70,6 +71,13 @@ def test_the_encoder_says_how_it_wants_its_images(run, data):
     assert set(card["encoder"]) == set(vars(ModelConfig()))
 
 
+def test_the_images_it_learnt_from_are_recorded(run, data):
+    items = Store(data).items
+    seen = (run / "seen.txt").read_text().splitlines()
+    assert seen == sorted(set(items.filter(pl.col("split") == "train")["hash"]))
+    assert read_seen(run) == set(seen)
+
+
 def test_options_of_the_method_reach_it(run):
     assert files.read_toml(run / "run.toml")["model"]["momentum"] == 0.9
 
@@ -77,7 +85,7 @@ def test_options_of_the_method_reach_it(run):
 def test_what_leaves_the_house_holds_no_ids_and_no_paths(run, data):
     items = Store(data).items
     secrets = {str(data), data.parent.name, *items["item"], *items["patient"], *items["path"]}
-    for name in ("encoder.json", "run.toml", "report.html", "metrics.jsonl"):
+    for name in ("encoder.json", "seen.txt", "run.toml", "report.html", "metrics.jsonl"):
         text = (run / name).read_text(encoding="utf-8")
         assert not [secret for secret in secrets if secret in text], name
     with np.load(run / "embedding.npz") as kept:

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from medssl.cli import main
+from medssl.data.store import Store
 from medssl.files import read_json, write_toml
 
 FAST = {"steps": 3, "workers": 0, "patch": [32, 32], "log_every": 1}
@@ -81,7 +83,24 @@ def test_a_finished_run_can_be_an_arm_and_runs_go_side_by_side(finished, data, t
     assert verdict["labels"][0]["comparisons"][0]["verdict"] == "cannot tell"  # one seed
     assert not (tmp_path / "study/pretrain").exists()
     check = read_json(tmp_path / "study/data.json")["checks"][-1]
-    assert "mine" in check["check"]
+    assert "mine" in check["check"] and check["ok"] is True
+    assert check["detail"] in (tmp_path / "study/report.html").read_text()
+
+
+def test_an_arm_that_learnt_from_the_test_patients_is_told(finished, data, tmp_path):
+    run, tiny = tmp_path / "run", ["--steps", "1", "--batch", "4", "--width", "8", "--patch", "32", "32"]
+    words = ["pretrain", "pcrl", "--data", str(data), "--out", str(run), *tiny, "--workers", "0", "--transductive"]
+    assert main(words) == 0
+    write_toml(tmp_path / "recipe.toml", {"finetune": {"steps": 1, "patch": [32, 32]}})
+    words = ["study", "--config", str(tmp_path / "recipe.toml"), "--data", str(data), "--out", str(tmp_path / "study")]
+    words += ["--task", "segment", "--arms", "scratch", f"mine={run}", "--n-labels", "3", "--seeds", "1"]
+    assert main([*words, "--width", "8"]) == 0
+    check = read_json(tmp_path / "study/data.json")["checks"][-1]
+    test = len(set(Store(data).items.filter(pl.col("split") == "test")["hash"]))
+    assert (check["ok"], check["detail"]) == (False, f"{test} test images")
+    assert (
+        f"Test images in the pre-training of mine: {test} test images." in (tmp_path / "study/report.html").read_text()
+    )
 
 
 def test_mistakes_are_sentences(finished, recipe, data, tmp_path, capsys):

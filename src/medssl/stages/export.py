@@ -1,5 +1,7 @@
 """What a finished pre-training leaves: an encoder that says how it wants its images, and pictures for the report."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from medssl.config import ModelConfig, to_table
 from medssl.contract import Batch, Method
 from medssl.data.store import Store
 from medssl.engine.machine import versions
+from medssl.loading import WEIGHTS
 from medssl.networks.weights import export_state
 from medssl.rng import Rng
 from medssl.stages.monitor import Monitor
 
-WEIGHTS = "encoder.safetensors"
 CARD = "encoder.json"
+SEEN = "seen.txt"
 
 
 def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int, transductive: bool) -> None:
@@ -35,6 +38,22 @@ def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int
         "medssl": versions()["medssl"],
     }
     files.write_json(run / CARD, card)
+
+
+def write_seen(run: Path, store: Store, rows: Sequence[int]) -> None:
+    """seen.txt: the content hash of each image that was learnt from, sorted, a line each. No ids, no paths."""
+    files.write_text(run / SEEN, "".join(f"{image}\n" for image in sorted(set(store.items["hash"][list(rows)]))))
+
+
+def read_seen(run: Path) -> set[str] | None:
+    """The hashes in seen.txt; None where there is none, or it is not what ``write_seen`` wrote."""
+    try:
+        lines = (run / SEEN).read_text(encoding="ascii").split("\n")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    images, end = lines[:-1], lines[-1]
+    whole = not end and images and all(re.fullmatch("[0-9a-f]{32}", image) for image in images)
+    return set(images) if whole else None
 
 
 def write_samples(run: Path, method: Method, batch: Batch, seed: int) -> None:

@@ -26,7 +26,7 @@ from medssl.evaluate.collapse import warning
 from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import model_config
-from medssl.stages.export import write_embedding, write_encoder, write_samples
+from medssl.stages.export import write_embedding, write_encoder, write_samples, write_seen
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
@@ -235,6 +235,7 @@ def _finish(job: Job) -> None:
     if not job.fabric.is_global_zero:
         return
     options, folder = job.options, job.options.out
+    write_seen(folder, job.store, job.rows)  # before the weights: no encoder without it
     write_encoder(folder, job.method, job.store, options.method, options.steps, options.transductive)
     few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
     write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)

@@ -1,9 +1,8 @@
 """study.toml: what a study is, so that it can be extended but never silently mixed with another one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from medssl import files
@@ -11,11 +10,12 @@ from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.engine.record import FREE
 from medssl.errors import UserError
+from medssl.loading import WEIGHTS, find_weights, read_card
 from medssl.report.facts import digest, seen_in_pretraining
+from medssl.stages.export import read_seen
 from medssl.stages.recipe import Arm, Recipe
 
 NAME = "study.toml"
-SEEN = "seen.txt"  # of a pre-training: the content hash of each image it learnt from, a line each
 # Where or how fast something runs, and what is told from finished runs: other values make no other study.
 _FREE = FREE | {"jobs", "cluster", "device", "margin", "data", "out", "init", "threads", "precision"}
 
@@ -51,8 +51,7 @@ def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
 
 def _arm(arm: Arm) -> dict[str, Any]:
     if arm.run is not None:
-        weights = arm.run / "encoder.safetensors" if arm.run.is_dir() else arm.run
-        return {"weights": hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()}
+        return {"weights": hashlib.blake2b(find_weights(arm.run).read_bytes(), digest_size=8).hexdigest()}
     return {} if arm.options is None else {"method": arm.method} | _flat(arm.options) | _plain(arm.settings)
 
 
@@ -113,26 +112,26 @@ def _words(value: Any) -> str:
 # Leakage -------------------------------------------------------------------------------------------------------------
 
 
-def leak_checks(recipe: Recipe, inits: Mapping[str, str], store: Store) -> list[dict[str, Any]]:
+def leak_checks(recipe: Recipe, inits: Collection[str], store: Store) -> list[dict[str, Any]]:
     """For every pre-trained arm: has its pre-training seen the images of test patients?"""
     checks = []
     for arm in recipe.arms:
         if arm.name not in inits or (arm.run is None and arm.options is None):
             continue
-        folder = Path(inits[arm.name])
-        ok, detail = _seen(folder if folder.is_dir() else folder.parent, arm, recipe, store)
+        ok, detail = _seen(arm, recipe, store)
         checks.append({"check": f"Test images in the pre-training of {arm.name}", "ok": ok, "detail": detail})
     return checks
 
 
-def _seen(folder: Path, arm: Arm, recipe: Recipe, store: Store) -> tuple[bool | None, str]:
-    if arm.options is not None:
-        # Pre-trained here, on the rows of this very split.
+def _seen(arm: Arm, recipe: Recipe, store: Store) -> tuple[bool | None, str]:
+    if arm.run is None:  # pre-trained here, on the rows of this very split
         return (False, "all of them, transductive") if recipe.transductive else (True, "none, by the split")
-    if (folder / SEEN).is_file():
-        count = seen_in_pretraining(store.items, (folder / SEEN).read_text().split())
-        return not count, f"{count} test images" if count else "none"
-    card = files.read_json(next(iter(folder.glob("encoder.json"))))
+    weights = find_weights(arm.run)
+    seen = read_seen(weights.parent) if weights.name == WEIGHTS else None  # others may lie beside any file
+    if seen is not None:
+        count = seen_in_pretraining(store.items, seen)
+        return not count, f"{count} test images" if count else f"none among the {len(seen)} it learnt from"
+    card = read_card(weights)
     if card.get("transductive"):
         return False, "pre-trained with --transductive"
     if card.get("data_hash") == store.hash:
