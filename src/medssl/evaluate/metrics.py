@@ -1,5 +1,6 @@
 """How good a prediction is. NaN always means that the truth does not say; nothing is guessed from what is absent."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,7 +93,9 @@ def hd95(pred: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> fl
     box = tuple(slice(int(a.min()), int(a.max()) + 1) for a in both.nonzero())
     # A margin of background all round: else a mask that fills its box would have no surface there.
     a, b = (torch.from_numpy(np.pad(m[box], 1)[None, None]) for m in (pred, truth))
-    distance = compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=list(spacing_mm))
+    with warnings.catch_warnings():  # MONAI's word to itself about an argument that it gives itself
+        warnings.simplefilter("ignore", FutureWarning)
+        distance = compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=list(spacing_mm))
     return float(distance.item())
 
 

@@ -91,7 +91,7 @@ class Job:
         return batches(
             self.store, self.rows, region=self.method.region(), batch=batch or self.options.loop.batch,
             steps=self.options.steps, seed=self.options.model.seed, start=start, workers=workers,
-            rank=rank(), world=world_size(),
+            rank=rank(), world=world_size(), foreground=self.options.foreground,
         )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: St
     return {
         "verb": "pretrain",
         "method": options.method,
-        "options": {"steps": options.steps, "transductive": options.transductive},
+        "options": {name: getattr(options, name) for name in ("steps", "transductive", "foreground")},
         "model": to_table(config),
         "optim": to_table(options.optim),
         "loop": to_table(options.loop),

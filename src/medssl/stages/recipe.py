@@ -200,7 +200,8 @@ def _filled(
     values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "batch", "device")} | values
     if kind is Finetune:  # where its own defaults differ from those of pre-training, they hold here too
         usual = Finetune(task=top["task"], data=Path(), out=Path())
-        values = {"workers": usual.loop.workers, "lr": usual.optim.lr} | values
+        own_defaults = {"workers": usual.loop.workers, "lr": usual.optim.lr, "clip": usual.optim.clip}
+        values = own_defaults | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
     if wrong := out_of_range(optim, loop):
         return None, [UserError(error.what, place, error.fix) for error in wrong]

@@ -63,6 +63,8 @@ class Pretrain:
     """Optimiser steps."""
     transductive: bool = False
     """Also learn from the images of test patients; reports flag it."""
+    foreground: float = 0.5
+    """Share of regions cut about a foreground voxel, the rest anywhere; of no effect on scans of a region's size."""
     probe_every: int = 0
     """Steps between frozen-encoder probes and collapse checks; 0 probes ten times a run."""
     probe_target: str | None = None
@@ -110,8 +112,8 @@ class Finetune:
     predictions: bool = False
     """Also write the predicted masks as NIfTI or PNG in the geometry of the original scans."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    # 3e-3: what makes scratch strongest within a few hundred steps, so that it is an honest opponent.
-    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=lambda: OptimOptions(lr=3e-3))
+    # What makes scratch strongest within a few hundred steps, so that it is an honest opponent (ADR 0009).
+    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=lambda: OptimOptions(lr=3e-3, clip=1.0))
     loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=lambda: LoopOptions(workers=0))
 
 
