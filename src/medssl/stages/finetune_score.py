@@ -194,10 +194,10 @@ def _shown(image: np.ndarray, setup: Setup, cut: int | None) -> np.ndarray:
 
 
 def _cut(array: np.ndarray, cut: int | None) -> np.ndarray:
-    """An axial slice as one looks at it, from the feet, front up: (H, W)."""
+    """An axial slice as radiologists look at it, from the feet: front up, the patient's right at the left. (H, W)."""
     if array.ndim == 2:
         return array
-    return np.flip(array[:, :, array.shape[2] // 2 if cut is None else cut].T, axis=0)
+    return np.flip(array[:, :, array.shape[2] // 2 if cut is None else cut].T, axis=(0, 1))
 
 
 def _best_slice(mask: np.ndarray) -> int | None:
