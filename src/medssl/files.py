@@ -91,6 +91,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"not valid TOML: {error}", path, "correct that line") from None
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; what follows a line that a killed process left half-written is dropped."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows
+
+
 def check_format(table: Any, path: Path) -> None:
     """Refuse a folder that another version of medssl laid out."""
     if not isinstance(table, dict):

@@ -23,14 +23,15 @@ from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.collapse import warning
+from medssl.loading import WEIGHTS
 from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import model_config
-from medssl.stages.export import write_embedding, write_encoder, write_samples, write_seen
+from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples, write_seen
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.report import write_run_report
+from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
 PROBES = 10  # a run, unless told otherwise
@@ -237,9 +238,11 @@ def _finish(job: Job) -> None:
     options, folder = job.options, job.options.out
     write_seen(folder, job.store, job.rows)  # before the weights: no encoder without it
     write_encoder(folder, job.method, job.store, options.method, options.steps, options.transductive)
-    few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
-    write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
-    write_embedding(folder, job.monitor, job.monitor.features(job.encoder, job.fabric.device))
-    write_run_report(folder)
+    with spared(folder):  # the encoder is worth more than its pictures
+        few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
+        write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
+        write_embedding(folder, job.monitor, job.monitor.features(job.encoder, job.fabric.device))
+        write_run_report(folder)
     files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
-    print(f"{folder}: encoder.safetensors, encoder.json, report.html", file=sys.stderr)
+    there = [name for name in (WEIGHTS, CARD, "report.html") if (folder / name).exists()]
+    print(f"{folder}: {', '.join(there)}", file=sys.stderr)

@@ -23,12 +23,13 @@ from medssl.engine.record import finished
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE, METRIC_NAMES, ScoredRun, verdict
 from medssl.report.facts import fingerprint
-from medssl.report.page import write_study_report
+from medssl.report.formats import Score, damaged, table
 from medssl.stages import finetune, pretrain
 from medssl.stages.finetune_setup import set_up
 from medssl.stages.options.study import Study
 from medssl.stages.options.train import Finetune
 from medssl.stages.recipe import Arm, Recipe, read_recipe
+from medssl.stages.report import spared, write_study_report
 from medssl.stages.study_record import leak_checks, settle
 
 Failures = dict[str, str]
@@ -45,6 +46,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         store = Store(recipe.data)
         _check(recipe)
         settle(recipe, store)
+        _results(recipe)  # finished runs that a disk has damaged are told before hours are spent on the rest
         inits, failed = _pretrained(recipe)
         facts = fingerprint(store.items, store.plan.contract(), store.hash)
         facts["checks"] += leak_checks(recipe, inits, store)
@@ -54,9 +56,12 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         files.write_text(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         found = _judged(recipe, rows, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
         files.write_json(out / "verdict.json", found)
-        report = write_study_report(out)
+        report = None
+        with spared(out):  # the verdict is worth more than its page
+            report = write_study_report(out)
     print(found["sentence"])
-    print(f"report: {report}")
+    if report:
+        print(f"report: {report}")
     if failed:
         raise _failure(failed, len(rows), out)
     return out
@@ -161,7 +166,9 @@ def _results(recipe: Recipe) -> list[dict[str, Any]]:
     rows = []
     for arm, n, seed, folder in sorted(_runs(recipe), key=lambda r: (recipe.arms.index(r[0]), r[1], r[2])):
         if finished(folder):
-            result = files.read_json(folder / "result.json")
+            result = table(folder / "result.json", Score)
+            if not result:
+                raise damaged(folder / "result.json", "the file is gone")
             kept = {name: result[name] for name in ("metric", "value", "metrics", "test_hash")}
             rows.append({"arm": arm.name, "n_labels": n, "seed": seed, **kept, "run": f"runs/{folder.name}"})
     return rows
