@@ -160,5 +160,5 @@ def test_a_folder_of_something_else(refused: Callable[..., str], data: Path, tmp
 
 
 def test_a_folder_in_use(refused: Callable[..., str], data: Path, tmp_path: Path) -> None:
-    with files.locked(tmp_path / "out"):
+    with files.locked(tmp_path / "out", "RUN"):
         assert "in use by process" in refused("segment", "--data", str(data))

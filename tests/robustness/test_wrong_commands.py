@@ -63,6 +63,30 @@ def test_a_file_where_the_folder_should_be(
     assert (tmp_path / "a file").read_text() == "kept"
 
 
+@pytest.mark.parametrize("verb", ["index", "pretrain", "finetune", "study", "embed"])
+@pytest.mark.parametrize("mark", ["index.toml", "run.toml", "study.toml", "features.parquet", "thesis.tex"])
+def test_an_out_that_is_another_thing_is_left_as_it_is(
+    trained_run: dict[str, Path], tmp_path: Path, refused: Callable[..., str], verb: str, mark: str
+) -> None:
+    own = {"index": "index.toml", "study": "study.toml", "embed": "features.parquet"}.get(verb, "run.toml")
+    if mark == own:
+        return
+    scans, data, run, out = (*map(trained_run.get, ("SCANS", "DATA", "RUN")), tmp_path / "out")
+    out.mkdir()
+    (out / mark).write_text("mine")
+    arguments = {
+        "index": [scans, "--workers", 1],
+        "pretrain": ["pcrl", "--data", data, *TINY],
+        "finetune": ["segment", "--data", data, *TINY],
+        "study": ["--data", data, "--target", "lesion", "--n-labels", 2, "--device", "cpu"],
+        "embed": [run, "--data", data, "--device", "cpu"],
+    }
+    told = refused(verb, *arguments[verb], "--out", out)
+    assert "the folder is a " in told or "the folder holds 'thesis.tex'" in told
+    assert "choose another --out" in told
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(mark, "mine")]
+
+
 def test_a_preview_cannot_replace_a_folder(pictures: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "--out is a folder" in refused("preview", pictures, "--out", tmp_path)
     assert "give 1 to 64" in refused("preview", pictures, "--rows", 1000)

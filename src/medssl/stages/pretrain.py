@@ -51,7 +51,7 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
     rows = training_rows(store, options.transductive)
     config_kind, method_kind = resolve(options.method)
     config = model_config(config_kind, options.model, store, len(rows), options.steps, options.loop.batch, settings)
-    with files.locked(options.out) if fabric.is_global_zero else nullcontext():
+    with files.locked(options.out, "RUN") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
         fabric.barrier()

@@ -42,7 +42,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
     """
     recipe = read_recipe(options)
     out = recipe.out
-    with files.locked(out):
+    with files.locked(out, "STUDY"):
         store = Store(recipe.data)
         _check(recipe)
         settle(recipe, store)
