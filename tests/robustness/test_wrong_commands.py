@@ -45,6 +45,17 @@ def test_one_sample_of_one_position_cannot_be_normalised(
     assert "one sample of the smallest patch (--batch): give 2 or more" in told
 
 
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [((3200, 3200), "8 times the median scan"), ((-32, 32), "a side below 1"), ((33, 33), "choose (32, 32)")],
+)
+def test_a_patch_that_cannot_be(
+    pictures: Path, tmp_path: Path, refused: Callable[..., str], patch: tuple[int, int], told: str
+) -> None:
+    said = refused("pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "run", *TINY, "--patch", *patch)
+    assert told in said
+
+
 @pytest.mark.parametrize("out", ["a file", "a file/below"])
 @pytest.mark.parametrize("verb", ["index", "pretrain", "phantom"])
 def test_a_file_where_the_folder_should_be(
