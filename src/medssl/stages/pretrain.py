@@ -21,7 +21,7 @@ from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
-from medssl.errors import UserError, raise_all
+from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.collapse import warning
 from medssl.loading import WEIGHTS
 from medssl.methods import resolve
@@ -66,6 +66,21 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
             raise
         _finish(job)
     return options.out
+
+
+def check(options: Pretrain, settings: Mapping[str, Any] | None = None) -> None:
+    """Find all that would stop ``run`` before it trains; nothing is written."""
+    raise_all(out_of_range(options, options.optim, options.loop))
+    raise_all(problems_of([partial(_hardware, options), partial(_check_method, options, settings)]))
+
+
+def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None:
+    store = Store(options.data)
+    rows = training_rows(store, options.transductive)
+    kind, method = resolve(options.method)
+    built = method(model_config(kind, options.model, store, len(rows), options.steps, options.loop.batch, settings))
+    _check_lone(options, built)
+    Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
 
 
 @dataclass
@@ -115,16 +130,20 @@ def _hardware(options: Pretrain) -> machine.Machine:
 def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
-    lone = options.loop.batch == world_size() and tuple(config.size) == tuple(cast(Pyramid, method.encoder).strides[-1])
-    if lone and config.norm == "batch":  # the coarsest map is one position: batch norm has nothing to average over
-        raise UserError(
-            "one sample of the smallest patch", "--batch", "give 2 or more, or --norm instance, or a larger --patch"
-        )
+    _check_lone(options, method)
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)
     monitor = Monitor(store, rows, options.probe_target, config.seed, config.size, options.loop.batch)
     return Job(options, store, rows, method, optimizer, fabric, monitor, found.step, found.extra.get("untrained", {}))
+
+
+def _check_lone(options: Pretrain, method: Method) -> None:
+    """Where the coarsest map of the only sample is one position, batch norm has nothing to average over."""
+    size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
+    if options.loop.batch == world_size() and size == stride and method.config.norm == "batch":
+        fix = "give 2 or more, or --norm instance, or a larger --patch"
+        raise UserError("one sample of the smallest patch", "--batch", fix)
 
 
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
