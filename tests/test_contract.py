@@ -80,12 +80,23 @@ def test_normalised_is_gain_bias_and_clip():
         (torch.zeros(2, 3, 5, 5), "3 channels"),
         (torch.zeros(2, 1, 5, 5, dtype=torch.int16), "int16"),
         ([1, 2], "list"),
+        (torch.zeros(0, 1, 5, 5), "give one image or more"),
+        (torch.full((2, 1, 5, 5), torch.nan), "hold NaN"),
+        (torch.full((2, 1, 5, 5), -torch.inf), "infinities"),
+        (torch.linspace(-1000, 400, 50).view(2, 1, 5, 5), r"from -1000 to 400 .* takes 0 to 1: scale them, or .*"),
+        (torch.linspace(0, 1.5, 50).view(2, 1, 5, 5), r"value_range=\(0, 1.5\)"),
     ],
 )
 def test_wrong_images_are_told_in_one_sentence(method, images, said):
     with pytest.raises(UserError, match=said) as caught:
         method.step(images, torch.optim.SGD(method.parameters()))
     assert "\n" not in str(caught.value)
+
+
+def test_images_may_leave_the_range_by_what_rounding_adds(method):
+    method.float()
+    terms = method.step(torch.linspace(-5e-4, 1.0005, 10).view(2, 1, 1, 5), torch.optim.SGD(method.parameters()))
+    assert set(terms) == {"last", "both", "constant"}
 
 
 def test_without_ids_no_image_of_another_step_shares_an_id(method):

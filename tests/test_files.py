@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from medssl.errors import UserError
-from medssl.files import FORMAT, atomic, check_format, locked, read_json, read_toml, write_json, write_toml
+from medssl.files import FORMAT, KINDS, atomic, check_format, locked, read_json, read_toml, write_json, write_toml
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_litter(tmp_path):
@@ -52,7 +52,7 @@ def test_another_format_is_refused(tmp_path):
 
 def _try_lock(folder, answer):
     try:
-        with locked(folder):
+        with locked(folder, "RUN"):
             answer.put("got it")
     except UserError as error:
         answer.put(str(error))
@@ -61,13 +61,13 @@ def _try_lock(folder, answer):
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    with locked(tmp_path):
+    with locked(tmp_path, "RUN"):
         other = context.Process(target=_try_lock, args=(tmp_path, answer))
         other.start()
         said = answer.get(timeout=60)
         other.join()
     assert "in use by process" in said
-    with locked(tmp_path):
+    with locked(tmp_path, "RUN"):
         assert (tmp_path / ".lock").read_text().startswith("process")
 
 
@@ -77,3 +77,32 @@ def test_a_full_disk_names_the_file_whoever_finds_it(tmp_path, error):
         raise error
     assert (told.value.errno, told.value.filename) == (28, str(tmp_path / "a.bin"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("…")
+    for kind, (mark, _) in KINDS.items():
+        with pytest.raises(UserError, match=rf"holds 'thesis\.tex' but no {mark}"), locked(tmp_path, kind):
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("there", KINDS)
+@pytest.mark.parametrize("wanted", KINDS)
+def test_a_folder_of_one_kind_becomes_no_other(tmp_path, there, wanted):
+    (tmp_path / KINDS[there][0]).write_text("")
+    if there == wanted:
+        with locked(tmp_path, wanted):
+            return
+    with pytest.raises(UserError, match=f"the folder is a {there}, not a {wanted}"), locked(tmp_path, wanted):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == [KINDS[there][0]]
+
+
+def test_a_folder_whose_first_files_are_there_may_be_finished(tmp_path):
+    for kind, (_, early) in KINDS.items():
+        (tmp_path / kind).mkdir()
+        for name in early:
+            (tmp_path / kind / name).write_text("")
+        with locked(tmp_path / kind, kind):
+            pass

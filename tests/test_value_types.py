@@ -1,11 +1,11 @@
 """A value from a file has the type of its field, or the sentence says which it should have."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from medssl.value_types import fits, wrong_type
+from medssl.value_types import fits, misfit, wrong_type
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,32 @@ def test_fits(value: Any, hint: Any, good: bool) -> None:
 )
 def test_the_sentence_is_for_a_person(hint: Any, words: str) -> None:
     assert str(wrong_type("size", "x", hint, "plan.toml")) == f"size is 'x' (plan.toml): give {words}"
+
+
+class Band(TypedDict):
+    mean: float
+    name: NotRequired[str]
+
+
+class Level(TypedDict):
+    arms: dict[str, Band]
+    seen: list[int]
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"arms": {"a": {"mean": 1}}, "seen": [1, 2], "more": object()}, None),
+        ({"arms": {}, "seen": []}, None),
+        ({"arms": {"a": {"mean": "high"}}, "seen": []}, "arms.a.mean"),
+        ({"arms": {"a": {"mean": 1.0, "name": 3}}, "seen": []}, "arms.a.name"),
+        ({"arms": {"a": {}}, "seen": []}, "arms.a.mean"),
+        ({"arms": {"a": []}, "seen": []}, "arms.a"),
+        ({"arms": [], "seen": []}, "arms"),
+        ({"arms": {}, "seen": [1, "two"]}, "seen[1]"),
+        ({"arms": {}}, "seen"),
+        ([], ""),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_place(value: Any, place: str | None) -> None:
+    assert misfit(value, Level) == place

@@ -20,7 +20,8 @@ class ModelOptions:
     norm: Literal["batch", "instance", "group"] = "batch"
     """Normalisation layers of encoder and decoder."""
     patch: tuple[int, ...] = ()
-    """Spatial size the network sees; by default 64×64×32 in 3D and the prepared size, at most 224, in 2D."""
+    """Spatial size the network sees; by default 64×64×32 in 3D and the prepared size, at most 224, in 2D. A multiple
+    of the encoder's stride (32, of U-Nets 16 or 8), but for classify, which takes any size."""
     seed: int = 0
     """Seed of all chance."""
 
@@ -48,6 +49,8 @@ class ModelConfig(ModelOptions):
             found.append(UserError(f"dims is {self.dims}", fix="choose 2 or 3"))
         if self.patch and len(self.patch) != self.dims:
             found.append(UserError(f"patch {self.patch} has {len(self.patch)} axes", fix=f"give {self.dims} numbers"))
+        if any(n < 1 for n in self.patch):
+            found.append(UserError(f"patch {self.patch} holds a side below 1", fix="give positive numbers"))
         if self.channels < 1:
             found.append(UserError(f"channels is {self.channels}", fix="give 1 or more"))
         if self.width is not None and self.width < 4:

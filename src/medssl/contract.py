@@ -5,6 +5,7 @@ encoder's features, so ``losses`` yields each term and the driver backpropagates
 for the features; the summed leaf gradients then go through the encoder once. Same gradients, a third of the memory.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -179,6 +180,7 @@ class Method(nn.Module):
             raise UserError(f"images have {images.shape[1]} channels", fix=fix)
         if ids is not None and len(ids) != len(images):
             raise UserError(f"{len(ids)} ids for {len(images)} images", fix="give one id an image")
+        _check_range(images, config.value_range)
         device = next(self.parameters()).device
         batch = Batch.of(images, self._own_ids(len(images)) if ids is None else ids, config.value_range)
         return batch.to(device)
@@ -186,6 +188,20 @@ class Method(nn.Module):
     def _own_ids(self, n: int) -> Tensor:
         # Negative, so that they never meet an id the user gives; new ones every step.
         return -1 - torch.arange(n) - n * getattr(self, "_steps", 0)
+
+
+def _check_range(images: Tensor, value_range: tuple[float, float]) -> None:
+    """Refuse images (b, C, *spatial) outside the range: ``Batch.normalised`` would clip them without a word."""
+    if not images.numel():
+        raise UserError(f"images have shape {tuple(images.shape)}", fix="give one image or more")
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()  # one transfer from the device
+    least, most = value_range
+    slack = 1e-3 * (most - least)  # what resampling and half precision may add
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError("images hold NaN or infinities", fix="replace them, by torch.nan_to_num for one")
+    if low < least - slack or high > most + slack:
+        what = f"images hold values from {low:g} to {high:g} where the method takes {least:g} to {most:g}"
+        raise UserError(what, fix=f"scale them, or make the method with value_range=({low:g}, {high:g})")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The one error a person may cause: it says what, where and how to fix it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,3 +37,14 @@ def raise_all(errors: Iterable[UserError]) -> None:
         raise found[0]
     if found:
         raise UserErrors(found)
+
+
+def problems_of(checks: Iterable[Callable[[], object]]) -> list[UserError]:
+    """Every mistake that these checks raise, each told once."""
+    found: dict[str, UserError] = {}
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            found |= {str(one): one for one in (error.errors if isinstance(error, UserErrors) else [error])}
+    return list(found.values())

@@ -91,6 +91,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"not valid TOML: {error}", path, "correct that line") from None
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; what follows a line that a killed process left half-written is dropped."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows
+
+
 def check_format(table: Any, path: Path) -> None:
     """Refuse a folder that another version of medssl laid out."""
     if not isinstance(table, dict):
@@ -100,9 +114,25 @@ def check_format(table: Any, path: Path) -> None:
         raise UserError(f"format {found} where this medssl reads format {FORMAT}", path, "make the folder anew")
 
 
+# Folders that medssl writes: the file by which each is known, and what may lie there while that file is missing.
+KINDS = {
+    "DATA": ("index.toml", {"cache.parquet", "salt", "problems.csv", "sheet.png", "index.parquet"}),
+    "RUN": ("run.toml", set()),
+    "STUDY": (
+        "study.toml",
+        {"pretrain", "runs", "logs", "data.json", "results.jsonl", "verdict.json", "report.html"},
+    ),
+    "FEATURES": ("features.parquet", {"features.npz"}),
+}
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process and tell a second one who does; the lock ends with the process, however."""
+def locked(folder: Path, kind: str) -> Iterator[None]:
+    """Hold ``folder`` for this process and tell a second one who does; the lock ends with the process, however.
+
+    ``kind``, one of ``KINDS``, is what the folder is to be: one that holds anything else is refused and left as it is.
+    """
+    _refuse_others(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as handle:
         try:
@@ -115,6 +145,18 @@ def locked(folder: Path) -> Iterator[None]:
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()
         yield
+
+
+def _refuse_others(folder: Path, kind: str) -> None:
+    mark, early = KINDS[kind]
+    inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+    other = next((name for name, (known_by, _) in KINDS.items() if known_by in inside), kind)
+    if mark in inside:
+        return
+    if other != kind:
+        raise UserError(f"the folder is a {other}, not a {kind}", folder, "choose another --out")
+    if strangers := sorted(inside - early):
+        raise UserError(f"the folder holds '{strangers[0]}' but no {mark}", folder, "choose another --out")
 
 
 def _without_none(value: Any) -> Any:

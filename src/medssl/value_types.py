@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from medssl.errors import UserError
 
@@ -23,8 +23,8 @@ def fits(value: Any, hint: Any) -> bool:
         if not isinstance(value, (list, tuple)):
             return False
         return all(fits(v, kinds[0]) for v in value) and (kinds[-1] is Ellipsis or len(kinds) == len(value))
-    if origin is dict:
-        return isinstance(value, dict)
+    if origin in (dict, list):
+        return isinstance(value, origin)
     if origin is not None:  # Annotated[kind, …]
         return fits(value, get_args(hint)[0])
     if hint is float:
@@ -32,6 +32,31 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, (str, Path) if hint is Path else hint)
+
+
+def misfit(value: Any, hint: Any, place: str = "") -> str | None:
+    """Where, as in 'labels[0].mean', a value from a file is not what ``hint`` asks for; None where all of it is.
+
+    ``hint`` may be a TypedDict, a dict or a list of such; keys that a TypedDict does not name are let pass.
+    """
+    origin, kinds = get_origin(hint), get_args(hint)
+    dot = f"{place}." if place else ""
+    inner: list[tuple[Any, Any, str]] = []
+    if is_typeddict(hint):
+        if not isinstance(value, dict):
+            return place
+        hints = get_type_hints(hint)
+        lacking = sorted(hint.__required_keys__ - value.keys())
+        if lacking:
+            return dot + lacking[0]
+        inner = [(value[key], kind, dot + key) for key, kind in hints.items() if key in value]
+    elif not fits(value, hint):
+        return place
+    elif origin is dict:
+        inner = [(each, kinds[1], f"{dot}{key}") for key, each in value.items()]
+    elif origin is list:
+        inner = [(each, kinds[0], f"{place}[{i}]") for i, each in enumerate(value)]
+    return next((found for part in inner if (found := misfit(*part)) is not None), None)
 
 
 def wrong_type(key: str, value: Any, hint: Any, where: object) -> UserError:

@@ -68,13 +68,6 @@ def test_another_kind_of_run_is_refused(run, change, told):
         record.settle(run, described(**change), TABLES)
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("…")
-    with pytest.raises(UserError, match=r"holds 'thesis\.tex' but no run\.toml"):
-        record.settle(tmp_path, described(), TABLES)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-
-
 def test_a_run_of_another_version_is_refused(run):
     table = files.read_toml(run / record.NAME)
     files.write_toml(run / record.NAME, table | {"format": files.FORMAT + 1})

@@ -52,6 +52,14 @@ def test_the_interval_covers_the_truth_as_promised(seeds, patients, spreads, ske
     assert 0.90 <= covered / trials <= 0.985
 
 
+@pytest.mark.parametrize("kind", ["auc", "dice"])
+def test_a_single_test_patient_gives_scores_without_an_interval(kind):
+    metric = {"auc": MacroAuc(np.eye(2), np.eye(2), [0, 0], 1), "dice": PatientMean(np.ones((2, 1)), [0, 0], 1)}[kind]
+    full, again = score_all([metric] * 2, resample(metric.needed, np.random.default_rng(0)))
+    assert full.tolist() == [1.0, 1.0] and again.shape == (0, 2)
+    assert estimate(full, again, metric.needed, np.random.default_rng(0)).interval() == (-np.inf, np.inf)
+
+
 def test_a_bootstrap_over_few_seeds_alone_would_not_cover_it():
     rng = np.random.default_rng(3)
     plain = ours = 0

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from medssl import files
+from medssl.cli import main
 from medssl.config import ModelConfig, to_table
 from medssl.data.store import Store
 from medssl.networks.pyramid import build_encoder
@@ -76,6 +77,15 @@ def test_no_data_folder(refused: Callable[..., str], tmp_path: Path) -> None:
         (("segment", "--target", "lung"), "no mask holds 'lung'"),
         (("segment", "--patch", "30", "30"), "patch (30, 30)"),
         (("segment", "--patch", "32", "32", "32"), "patch (32, 32, 32)"),
+        (("segment", "--patch", "-32", "32"), "patch (-32, 32) holds a side below 1"),
+        (("segment", "--patch", "3200", "3200"), "--patch 3200×3200 is more than 8 times the median scan, "),
+        (("classify", "--target", "lesion", "--patch", "3200", "3200"), "times the median scan"),
+        (("classify", "--target", "lesion", "--patch", "0", "32"), "patch (0, 32) holds a side below 1"),
+        (("classify", "--target", "lesion", "--patch", "7", "7", "--encoder", "poolunet"), "16×16 always fits"),
+        (("classify", "--target", "lesion", "--patch", "32", "32", "--norm", "instance"), "64×64 always fits"),
+        (("classify", "--target", "lesion+lesion"), "names a column twice"),
+        (("segment", "--target", "1+1"), "names a mask value twice"),
+        (("segment", "--target", "1+01"), "names a mask value twice"),
         (("segment", "--encoder", "resnet19"), "resnet19"),
         (("segment", "--foreground", "2"), "give 0 to 1"),
         (("segment", "--init", "nowhere"), "no such encoder"),
@@ -85,6 +95,11 @@ def test_no_data_folder(refused: Callable[..., str], tmp_path: Path) -> None:
 )
 def test_impossible_wishes(refused: Callable[..., str], data: Path, arguments: tuple[str, ...], told: str) -> None:
     assert told in refused(arguments[0], "--data", str(data), *arguments[1:])
+
+
+def test_a_classifier_takes_a_patch_that_the_strides_do_not_divide(data: Path, tmp_path: Path) -> None:
+    words = ["finetune", "classify", "--data", str(data), "--target", "lesion", *QUICK, "--out", str(tmp_path / "run")]
+    assert main([*words, "--patch", "33", "33"]) == 0
 
 
 def test_one_class_only(refused: Callable[..., str], data: Path, tmp_path: Path) -> None:
@@ -160,5 +175,5 @@ def test_a_folder_of_something_else(refused: Callable[..., str], data: Path, tmp
 
 
 def test_a_folder_in_use(refused: Callable[..., str], data: Path, tmp_path: Path) -> None:
-    with files.locked(tmp_path / "out"):
+    with files.locked(tmp_path / "out", "RUN"):
         assert "in use by process" in refused("segment", "--data", str(data))

@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_the_next_goes_on(
 
 
 def test_two_at_once_are_refused(data: Path, capsys: pytest.CaptureFixture) -> None:
-    with locked(data):
+    with locked(data, "DATA"):
         assert main(["prepare", str(data)]) == 2
     assert "in use by process" in capsys.readouterr().err
 

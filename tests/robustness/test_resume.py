@@ -155,7 +155,7 @@ def test_other_data_is_refused(options, straight, tmp_path):
 
 
 def test_two_processes_on_one_run_do_not_meet(options):
-    with files.locked(options.out), pytest.raises(UserError, match="in use by process"):
+    with files.locked(options.out, "RUN"), pytest.raises(UserError, match="in use by process"):
         pretrain.run(options)
 
 

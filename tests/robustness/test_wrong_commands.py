@@ -45,6 +45,17 @@ def test_one_sample_of_one_position_cannot_be_normalised(
     assert "one sample of the smallest patch (--batch): give 2 or more" in told
 
 
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [((3200, 3200), "8 times the median scan"), ((-32, 32), "a side below 1"), ((33, 33), "choose (32, 32)")],
+)
+def test_a_patch_that_cannot_be(
+    pictures: Path, tmp_path: Path, refused: Callable[..., str], patch: tuple[int, int], told: str
+) -> None:
+    said = refused("pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "run", *TINY, "--patch", *patch)
+    assert told in said
+
+
 @pytest.mark.parametrize("out", ["a file", "a file/below"])
 @pytest.mark.parametrize("verb", ["index", "pretrain", "phantom"])
 def test_a_file_where_the_folder_should_be(
@@ -61,6 +72,30 @@ def test_a_file_where_the_folder_should_be(
     told = refused(verb, *arguments[verb])
     assert "a file is where a folder is to be" in told or "not a folder" in told
     assert (tmp_path / "a file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("verb", ["index", "pretrain", "finetune", "study", "embed"])
+@pytest.mark.parametrize("mark", ["index.toml", "run.toml", "study.toml", "features.parquet", "thesis.tex"])
+def test_an_out_that_is_another_thing_is_left_as_it_is(
+    trained_run: dict[str, Path], tmp_path: Path, refused: Callable[..., str], verb: str, mark: str
+) -> None:
+    own = {"index": "index.toml", "study": "study.toml", "embed": "features.parquet"}.get(verb, "run.toml")
+    if mark == own:
+        return
+    scans, data, run, out = (*map(trained_run.get, ("SCANS", "DATA", "RUN")), tmp_path / "out")
+    out.mkdir()
+    (out / mark).write_text("mine")
+    arguments = {
+        "index": [scans, "--workers", 1],
+        "pretrain": ["pcrl", "--data", data, *TINY],
+        "finetune": ["segment", "--data", data, *TINY],
+        "study": ["--data", data, "--target", "lesion", "--n-labels", 2, "--device", "cpu"],
+        "embed": [run, "--data", data, "--device", "cpu"],
+    }
+    told = refused(verb, *arguments[verb], "--out", out)
+    assert "the folder is a " in told or "the folder holds 'thesis.tex'" in told
+    assert "choose another --out" in told
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(mark, "mine")]
 
 
 def test_a_preview_cannot_replace_a_folder(pictures: Path, tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -8,10 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.torch import save_file
 
+from medssl.config import ModelConfig
 from medssl.data.store import Store
 from medssl.errors import UserError
-from medssl.files import read_json, read_toml, write_json
+from medssl.files import read_json, read_toml, write_json, write_toml
+from medssl.networks.pyramid import build_encoder
+from medssl.networks.weights import export_state
 from medssl.stages import index, phantom, prepare, study
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.study import Study
@@ -160,13 +164,40 @@ def test_what_would_stop_the_first_fine_tuning_is_found_before_pre_training(data
     assert not made.pretrained and not made.tuned
 
 
+def test_what_would_stop_any_arm_is_found_before_anything_runs_and_all_at_once(data, tmp_path, stand):
+    made = stand()
+    write_toml(tmp_path / "r.toml", {"pretrain": {"patch": [33, 33], "temperature": -1.0}, "finetune": {"patch": [32]}})
+    with pytest.raises(UserError) as error:
+        study.run(options(data, tmp_path / "s", config=tmp_path / "r.toml", device="foo"))
+    told = str(error.value).splitlines()
+    assert [line.split(" (")[0] for line in told] == [
+        "patch",
+        "no device 'foo'",
+        "arm pcrl: temperature is -1.0: see its help",
+    ]
+    write_toml(tmp_path / "r.toml", {"pretrain": {"patch": [33, 33]}})
+    with pytest.raises(UserError, match=r"arm pcrl: patch \(33, 33\) is no multiple of 32×32"):
+        study.run(options(data, tmp_path / "s", config=tmp_path / "r.toml"))
+    assert not made.pretrained and not made.tuned and not (tmp_path / "s/study.toml").exists()
+
+
+def test_weights_that_cannot_be_read_are_found_before_anything_runs(data, tmp_path, stand):
+    made = stand()
+    encoder_card(data, tmp_path / "run")
+    (tmp_path / "run/encoder.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="weights cannot be read"):
+        study.run(options(data, tmp_path / "s", arms=("scratch", "pcrl", f"mine={tmp_path / 'run'}")))
+    assert not made.pretrained and not made.tuned
+
+
 def encoder_card(data: Path, folder: Path, **changes) -> None:
     store = Store(data)
     network = {"encoder": "resnet18", "width": 8, "norm": "batch", "patch": [], "dims": 2, "channels": 1}
     card = {"format": 1, "encoder": network, "preprocessing": store.plan.contract(), "data_hash": store.hash}
     folder.mkdir()
     write_json(folder / "encoder.json", card | {"transductive": False} | changes)
-    (folder / "encoder.safetensors").write_bytes(b"")
+    network = build_encoder(ModelConfig(width=8))
+    save_file(export_state(network), folder / "encoder.safetensors")
 
 
 def test_an_arm_that_has_seen_test_images_is_flagged(data, tmp_path, stand):

@@ -49,6 +49,8 @@ def read_target(items: pl.DataFrame, target: str | None) -> Target:
     for name in names:
         if name not in columns:
             raise UserError(f"no label column '{name}'", "--target", _suggestion(name, columns))
+    if len(set(names)) < len(names):
+        raise UserError(f"'{target}' names a column twice", "--target", "name it once")
     cells = [_cells(items, name) for name in names]
     found = _choice(names[0], cells[0]) if len(names) == 1 else _columns(names, cells)
     _check_two_sides(found)

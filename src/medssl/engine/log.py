@@ -43,19 +43,7 @@ class Metrics:
 
 def read(run: Path) -> list[dict[str, Any]]:
     """All rows; what follows a line that a killed process left half-written is dropped."""
-    path = run / NAME
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_bytes().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or "step" not in row:
-            break
-        rows.append(row)
-    return rows
+    return files.read_rows(run / NAME)
 
 
 class Log:

@@ -47,10 +47,6 @@ def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str]) -> None
     A run without a checkpoint has learnt nothing yet, so a first command that went wrong may be corrected.
     """
     before = stored(run)
-    if not before:
-        strangers = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.exists() else []
-        if strangers:
-            raise UserError(f"the folder holds '{strangers[0]}' but no {NAME}", run, "choose another --out")
     if finished(run) or (run / CHECKPOINT).exists():
         raise_all(_differences(run, before, record, fixed))
     else:

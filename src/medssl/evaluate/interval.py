@@ -77,7 +77,7 @@ class MacroAuc:
             return np.full(len(weights), np.nan)
         step = max(1, _CHUNK // max(len(owner) for owner, *_ in self._classes))
         parts = [self._score(weights[i : i + step]) for i in range(0, len(weights), step)]
-        return np.concatenate(parts)
+        return np.concatenate([np.empty(0), *parts])  # no weights, no scores: one patient cannot be resampled
 
     def _score(self, weights: np.ndarray) -> np.ndarray:
         total = np.zeros(len(weights))

@@ -185,7 +185,7 @@ def _smallest(enough: Any, most: float) -> float | None:
 
 def _predictions(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path).sort("item")
+        return pl.read_parquet(path).cast({"item": pl.String, "patient": pl.String}).sort("item")
     except (OSError, pl.exceptions.PolarsError):
         raise UserError("predictions are missing or unreadable", path, "delete the run's folder, run again") from None
 

@@ -81,3 +81,12 @@ def check_patch(encoder: Pyramid, size: Sequence[int]) -> None:
         positions = [n // s for n, s in zip(size, coarsest, strict=True)]
         if max(positions) < 2:
             raise UserError(f"patch {tuple(size)} leaves instance norm one position", fix="double it, or norm=batch")
+
+
+def check_whole(encoder: Pyramid, size: Sequence[int], channels: int) -> None:
+    """Refuse a size that ``encoder``, built on the meta device, cannot take, where nothing is decoded: a small one."""
+    try:
+        encoder(torch.empty(2, channels, *size, device="meta"))
+    except (RuntimeError, ValueError):
+        least = "×".join(str(2 * s) for s in encoder.strides[-1])
+        raise UserError(f"patch {tuple(size)} is too small for the encoder", fix=f"{least} always fits") from None

@@ -1,14 +1,13 @@
 """Parts that the reports of runs and studies share: what was trained, on which images, by which software."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medssl.files import read_json, read_toml
-from medssl.report import figures, images
+from medssl.files import read_rows
+from medssl.report import figures, formats, images
 from medssl.report.blocks import Block, Facts, Figure, Grid, Section
 
 # Keys of metrics.jsonl that are not terms of the objective.
@@ -25,37 +24,10 @@ _PRIVATE = {"data", "out", "config", "init", "cluster", "arms", "folder", "run",
 _SAMPLES = 4  # rows of pictures
 
 
-def metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl; a half-written last line is dropped."""
-    path, rows = run / "metrics.jsonl", []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file; empty where there is none or it is broken."""
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
-def table(path: Path) -> dict[str, Any]:
-    """A TOML or JSON file that may be missing."""
-    if not path.exists():
-        return {}
-    return read_toml(path) if path.suffix == ".toml" else read_json(path)
-
-
 def course(runs: Mapping[str, Path], colour: Mapping[str, str]) -> list[Section]:
     """Loss terms, then collapse metrics and probes, over the steps of each of ``runs``."""
-    rows = {name: metrics(run) for name, run in runs.items()}
-    keys = dict.fromkeys(k for found in rows.values() for row in found for k, v in row.items() if _is_number(v))
+    rows = {name: read_rows(run / "metrics.jsonl") for name, run in runs.items()}
+    keys = dict.fromkeys(k for found in rows.values() for row in found for k, v in row.items() if is_number(v))
     terms = [
         k for k in keys if k not in _BOOKKEEPING | set(_WATCHED) and not k.startswith(("norm", "grad", "probe", "val"))
     ]
@@ -85,7 +57,7 @@ def course(runs: Mapping[str, Path], colour: Mapping[str, str]) -> list[Section]
 def _lines(rows: Mapping[str, Sequence[dict[str, Any]]], key: str) -> dict[str, tuple[list[float], list[float]]]:
     lines = {}
     for name, found in rows.items():
-        points = [(row["step"], row[key]) for row in found if _is_number(row.get(key))]
+        points = [(row["step"], row[key]) for row in found if is_number(row.get(key))]
         if points:
             lines[name] = ([p[0] for p in points], [p[1] for p in points])
     return lines
@@ -93,7 +65,7 @@ def _lines(rows: Mapping[str, Sequence[dict[str, Any]]], key: str) -> dict[str, 
 
 def rebuilt(run: Path, title: str = "Views and their reconstructions") -> Section:
     """Views beside what the decoder rebuilt of them, and one image under several gates."""
-    found, card = arrays(run / "samples.npz"), table(run / "encoder.json")
+    found, card = formats.arrays(run / "samples.npz"), formats.table(run / "encoder.json", formats.EncoderCard)
     span = tuple(card.get("preprocessing", {}).get("value_range", ())) or None
     blocks: list[Block] = []
     columns = [name for name in ("view", "target", "rebuilt") if name in found]
@@ -112,7 +84,7 @@ def rebuilt(run: Path, title: str = "Views and their reconstructions") -> Sectio
 
 def embedding(run: Path, title: str = "Map of the embedding") -> Section:
     """Scans as the pre-trained encoder sees them: neighbours have similar features."""
-    found = arrays(run / "embedding.npz")
+    found = formats.arrays(run / "embedding.npz")
     features = found.get("features", np.empty((0, 0)))
     if len(features) < 5:
         return Section(title, [], "", "Too few scans for a map.")
@@ -174,5 +146,6 @@ def _said(key: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of metrics.jsonl can be drawn."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from medssl.report import figures, images, parts
+from medssl.files import read_rows
+from medssl.report import figures, formats, images, parts
 from medssl.report.blocks import Block, Facts, Grid, Page, Section, Table
+from medssl.report.formats import table
 
 SHOWN = 6  # test items
 
 
 def page(run: Path) -> Page:
     """What the files of a run tell."""
-    record, result = parts.table(run / "run.toml"), parts.table(run / "result.json")
+    record, result = table(run / "run.toml", formats.RunRecord), table(run / "result.json", formats.Result)
     return _tested(run, record, result) if result else _pretrained(run, record)
 
 
 def _pretrained(run: Path, record: Mapping[str, Any]) -> Page:
-    card, rows = parts.table(run / "encoder.json"), parts.metrics(run)
+    card, rows = table(run / "encoder.json", formats.EncoderCard), read_rows(run / "metrics.jsonl")
     method = card.get("method") or record.get("method") or "pre-training"
     colour = {method: figures.SERIES[1]}
     steps = card.get("steps") or (rows[-1]["step"] if rows else 0)
@@ -36,7 +38,7 @@ def _pretrained(run: Path, record: Mapping[str, Any]) -> Page:
     ]
     keys = [(str(steps), "steps")]
     keys += [(str(data[name]), f"training {name}") for name in ("patients", "images") if name in data]
-    rate = next((row["samples_per_s"] for row in reversed(rows) if "samples_per_s" in row), None)
+    rate = next((row["samples_per_s"] for row in reversed(rows) if parts.is_number(row.get("samples_per_s"))), None)
     if rate:
         keys.append((f"{rate:.1f}", "samples a second") if rate >= 1 else (f"{1 / rate:.1f}", "seconds a sample"))
     headline = f"{method} pre-trained an encoder for {steps} steps. {_course_in_words(rows)}"
@@ -53,7 +55,7 @@ _COURSE = {
 def _course_in_words(rows: list[dict[str, Any]]) -> str:
     """What became of the probe, or else of the effective rank; only what was measured."""
     for key, words in _COURSE.items():
-        values = [row[key] for row in rows if row.get(key) is not None]
+        values = [row[key] for row in rows if parts.is_number(row.get(key))]
         if len(values) > 1:
             return words.format(values[0], values[-1])
     return "Whether it helps, a study tells."
@@ -96,13 +98,13 @@ def _tested(run: Path, record: Mapping[str, Any], result: Mapping[str, Any]) -> 
 
 def predictions(runs: Mapping[str, Path], title: str = "Predictions against truth") -> Section:
     """The same test items as each of ``runs`` sees them, beside the truth."""
-    found = {name: parts.arrays(run / "samples.npz") for name, run in runs.items()}
+    found = {name: formats.arrays(run / "samples.npz") for name, run in runs.items()}
     found = {name: arrays for name, arrays in found.items() if "image.0" in arrays}
     if not found:
         return Section(title, [], "", "The runs kept no test images.")
     first = next(iter(found.values()))
     count = min(SHOWN, sum(key.startswith("image.") for key in first))
-    result = parts.table(next(iter(runs.values())) / "result.json")
+    result = table(next(iter(runs.values())) / "result.json", formats.Result)
     if "prediction.0" in first:
         return Section(title, [_overlays(found, first, count, result.get("structures", []))])
     return Section(title, [_probabilities(found, first, count, result.get("classes", []))])

@@ -1,16 +1,15 @@
 """The report of a study: the verdict first, then all that it rests on."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from medssl.report import facts, figures, parts, run
+from medssl.report import facts, figures, formats, parts, run
 from medssl.report.blocks import Block, Card, Figure, Note, Page, Section, Table
+from medssl.report.formats import table
 
 _TONES = {"helped": "good", "harmed": "bad", "did not help": "none", "cannot tell": "open"}
 _METRICS = {"auc": "AUC", "dice": "Dice"}
@@ -18,8 +17,9 @@ _METRICS = {"auc": "AUC", "dice": "Dice"}
 
 def page(study: Path) -> Page:
     """What the files of a study tell."""
-    record, verdict = parts.table(study / "study.toml"), parts.table(study / "verdict.json")
-    data, results = parts.table(study / "data.json"), _results(study)
+    record, verdict = table(study / "study.toml", formats.StudyRecord), table(study / "verdict.json", formats.Verdict)
+    data, results = table(study / "data.json", formats.Data), formats.lines(study / "results.jsonl", formats.Row)
+    _check_arms(verdict, study)
     arms = list(dict.fromkeys(arm for at in verdict["labels"] for arm in at["arms"]))
     colour = figures.colours(arms)
     pretrained = {arm: study / "pretrain" / arm for arm in arms if (study / "pretrain" / arm).is_dir()}
@@ -47,6 +47,16 @@ def page(study: Path) -> Page:
         cards=_cards(verdict, metric), notes=_notes(verdict, data), figures=_keys(verdict, record, data),
         version=record.get("versions", {}).get("medssl", ""),
     )  # fmt: skip
+
+
+def _check_arms(verdict: Mapping[str, Any], study: Path) -> None:
+    """Every arm that is spoken of has its scores."""
+    told = [
+        ({*at["arms"], *(c["arm"] for c in at["comparisons"])}, {*at["arms"]} & {*at["scores"]})
+        for at in verdict["labels"]
+    ]
+    if not told or any(named - scored for named, scored in told):
+        raise formats.damaged(study / "verdict.json", "an arm has no scores")
 
 
 def _cards(verdict: Mapping[str, Any], metric: str) -> list[Card]:
@@ -173,7 +183,7 @@ def confusions(study: Path, results: Sequence[Mapping[str, Any]]) -> list[Block]
     names: list[str] = []
     for row in results:
         path = study / row["run"] / "predictions.parquet"
-        frame = pl.read_parquet(path) if path.exists() else pl.DataFrame()
+        frame = formats.frame(path)
         names = [c.removeprefix("truth.") for c in frame.columns if c.startswith("truth.")]
         if not names:
             return []
@@ -186,8 +196,8 @@ def confusions(study: Path, results: Sequence[Mapping[str, Any]]) -> list[Block]
         tables[row["arm"]] = tables.get(row["arm"], 0) + counts
     share = {arm: counts / np.maximum(counts.sum(1, keepdims=True), 1) for arm, counts in tables.items()}
     rows = [
-        [arm, name, *(f"{part:.0%}" for part in table[i])]
-        for arm, table in share.items()
+        [arm, name, *(f"{part:.0%}" for part in counted[i])]
+        for arm, counted in share.items()
         for i, name in enumerate(names)
     ]
     caption = "What the test items of each class are called, over all seeds"
@@ -207,11 +217,6 @@ def _configuration(record: Mapping[str, Any]) -> list[Block]:
         if record.get(name):
             blocks.append(parts.configuration(record[name], name.replace("pre", "Pre-").replace("fine", "Fine-")))
     return blocks
-
-
-def _results(study: Path) -> list[dict[str, Any]]:
-    path = study / "results.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def _signed(x: float) -> str:

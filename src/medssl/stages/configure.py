@@ -9,6 +9,7 @@ import torch
 from medssl.config import ModelConfig, ModelOptions, replace, to_table
 from medssl.data.store import Store
 from medssl.networks.pyramid import build_encoder
+from medssl.stages.limits import check_size
 
 C = TypeVar("C", bound=ModelConfig)
 
@@ -28,6 +29,7 @@ def model_config(
     scan = tuple(int(n) for n in np.median(store.shapes, axis=0))
     common = {"dims": plan.dims, "channels": plan.channels, "value_range": tuple(plan.value_range), "scan": scan}
     config = kind(**given | common)
+    check_size(config.patch, store.shapes)
     if not config.patch:
         config = replace(config, patch=default_patch(config, store.shapes))
     return config.fitted(images, steps, batch)

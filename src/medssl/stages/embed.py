@@ -27,7 +27,7 @@ def run(options: Embed) -> Path:
         raise UserError(f"the encoder expects other preprocessing: {'; '.join(different)}", options.run, fix)
     device = choose(options.device).device
     encoder.to(device)
-    with files.locked(options.out):
+    with files.locked(options.out, "FEATURES"):
         features = embed(
             encoder.network, store, range(len(store)),
             patch=encoder.config.size, batch=options.batch, device=device,

@@ -47,7 +47,7 @@ def run(options: Finetune) -> Path:
     setup = set_up(options)
     before, loop = record.stored(folder).get("machine", {}), options.loop
     hardware = machine.choose(loop.device, before.get("precision", loop.precision), before.get("threads", loop.threads))
-    with files.locked(folder):
+    with files.locked(folder, "RUN"):
         record.settle(folder, _record(options, setup, hardware), FIXED)
         if record.finished(folder):
             print(f"{folder} is finished; choose another --out to train anew", file=sys.stderr)

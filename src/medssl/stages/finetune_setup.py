@@ -16,9 +16,10 @@ from medssl.data.target import Target, read_target
 from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
 from medssl.loading import find_weights, read_card, read_weights
-from medssl.networks.pyramid import build_encoder, check_patch
+from medssl.networks.pyramid import build_encoder, check_patch, check_whole
 from medssl.networks.weights import load_state
 from medssl.rng import key
+from medssl.stages.limits import check_size
 from medssl.stages.options.train import Finetune
 from medssl.tasks.classify import Classify, ClassifyConfig, balanced_weights
 from medssl.tasks.segment import Segment, SegmentConfig
@@ -83,6 +84,8 @@ def _mask_values(target: str, there: list[int]) -> list[int]:
     if unknown:
         fix = f"the masks hold {', '.join(map(str, there))}; join some of them by +"
         raise UserError(f"no mask holds '{unknown[0]}'", "--target", fix)
+    if len({int(word) for word in words}) < len(words):
+        raise UserError(f"'{target}' names a mask value twice", "--target", "name it once")
     return sorted({int(word) for word in words})
 
 
@@ -140,10 +143,13 @@ def _model(options: Finetune, store: Store, card: dict[str, Any] | None) -> Mode
         chosen = replace(chosen, encoder=own["encoder"], width=own.get("width"), norm=own["norm"])
     with torch.device("meta"):
         encoder = build_encoder(chosen)
+    check_size(chosen.patch, store.shapes)
     if not chosen.patch:
         chosen = replace(chosen, patch=_patch(options.task, store, encoder.strides[-1]))
     if options.task == "segment":
         check_patch(encoder, chosen.size)
+    else:
+        check_whole(encoder, chosen.size, plan.channels)
     return chosen
 
 

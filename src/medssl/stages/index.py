@@ -31,7 +31,7 @@ def run(options: Index) -> Path:
     found, faults = walk(scans, without=[out, *([table.path] if table else [])])
     if not found:
         raise UserError("no files", scans, "give the folder that holds the scans")
-    with locked(out):
+    with locked(out, "DATA"):
         earlier = _earlier(out, scans)
         rows, unusable, read = _read(options, scans, out, table, found)
         rows, refused = _split(options, rows, earlier)

@@ -1,12 +1,16 @@
 """The numbers a person can give, and what they may be: a wrong one is told before anything is read or written."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
+
+import numpy as np
 
 from medssl.errors import UserError
 
 INF = math.inf
+MOST_TIMES = 8  # sides of a patch to sides of the median scan: images of 28 pixels may be trained on at 224
 LIMITS = {
     "batch": (1, INF),
     "clip": (0, INF),
@@ -38,3 +42,12 @@ def out_of_range(*options: Any) -> list[UserError]:
             fix = f"give {low} to {high}" if high < INF else f"give {low} or more"
             found.append(UserError(f"--{name.replace('_', '-')} is {value}", fix=fix))
     return found
+
+
+def check_size(patch: Sequence[int], shapes: np.ndarray) -> None:
+    """Refuse a patch far beyond the scans, whose prepared ``shapes`` are (n, dims): it would be memory for nothing."""
+    median = np.median(shapes, axis=0)
+    if len(patch) == len(median) and any(side > MOST_TIMES * n for side, n in zip(patch, median, strict=True)):
+        asked, there = ("×".join(f"{n:g}" for n in sides) for sides in (patch, median))
+        what = f"--patch {asked} is more than {MOST_TIMES} times the median scan, {there}"
+        raise UserError(what, fix=f"give {' '.join(f'{math.ceil(n)}' for n in median)} or less")

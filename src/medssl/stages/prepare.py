@@ -29,7 +29,7 @@ def run(options: Prepare) -> Path:
     data = options.data
     frame = load_index(data)
     root = scans_folder(data)
-    with locked(data):
+    with locked(data, "DATA"):
         plan = _plan(options, frame)
         rows = frame.filter(pl.col("dims") == plan.dims).to_dicts()
         wanted = {row["item"]: stamp(row, plan, root) for row in rows}

@@ -21,16 +21,17 @@ from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
-from medssl.errors import UserError, raise_all
+from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.collapse import warning
+from medssl.loading import WEIGHTS
 from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import model_config
-from medssl.stages.export import write_embedding, write_encoder, write_samples, write_seen
+from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples, write_seen
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.report import write_run_report
+from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
 PROBES = 10  # a run, unless told otherwise
@@ -50,7 +51,7 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
     rows = training_rows(store, options.transductive)
     config_kind, method_kind = resolve(options.method)
     config = model_config(config_kind, options.model, store, len(rows), options.steps, options.loop.batch, settings)
-    with files.locked(options.out) if fabric.is_global_zero else nullcontext():
+    with files.locked(options.out, "RUN") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
         fabric.barrier()
@@ -65,6 +66,21 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
             raise
         _finish(job)
     return options.out
+
+
+def check(options: Pretrain, settings: Mapping[str, Any] | None = None) -> None:
+    """Find all that would stop ``run`` before it trains; nothing is written."""
+    raise_all(out_of_range(options, options.optim, options.loop))
+    raise_all(problems_of([partial(_hardware, options), partial(_check_method, options, settings)]))
+
+
+def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None:
+    store = Store(options.data)
+    rows = training_rows(store, options.transductive)
+    kind, method = resolve(options.method)
+    built = method(model_config(kind, options.model, store, len(rows), options.steps, options.loop.batch, settings))
+    _check_lone(options, built)
+    Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
 
 
 @dataclass
@@ -114,16 +130,20 @@ def _hardware(options: Pretrain) -> machine.Machine:
 def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
-    lone = options.loop.batch == world_size() and tuple(config.size) == tuple(cast(Pyramid, method.encoder).strides[-1])
-    if lone and config.norm == "batch":  # the coarsest map is one position: batch norm has nothing to average over
-        raise UserError(
-            "one sample of the smallest patch", "--batch", "give 2 or more, or --norm instance, or a larger --patch"
-        )
+    _check_lone(options, method)
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)
     monitor = Monitor(store, rows, options.probe_target, config.seed, config.size, options.loop.batch)
     return Job(options, store, rows, method, optimizer, fabric, monitor, found.step, found.extra.get("untrained", {}))
+
+
+def _check_lone(options: Pretrain, method: Method) -> None:
+    """Where the coarsest map of the only sample is one position, batch norm has nothing to average over."""
+    size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
+    if options.loop.batch == world_size() and size == stride and method.config.norm == "batch":
+        fix = "give 2 or more, or --norm instance, or a larger --patch"
+        raise UserError("one sample of the smallest patch", "--batch", fix)
 
 
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
@@ -237,9 +257,11 @@ def _finish(job: Job) -> None:
     options, folder = job.options, job.options.out
     write_seen(folder, job.store, job.rows)  # before the weights: no encoder without it
     write_encoder(folder, job.method, job.store, options.method, options.steps, options.transductive)
-    few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
-    write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
-    write_embedding(folder, job.monitor, job.monitor.features(job.encoder, job.fabric.device))
-    write_run_report(folder)
+    with spared(folder):  # the encoder is worth more than its pictures
+        few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
+        write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
+        write_embedding(folder, job.monitor, job.monitor.features(job.encoder, job.fabric.device))
+        write_run_report(folder)
     files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
-    print(f"{folder}: encoder.safetensors, encoder.json, report.html", file=sys.stderr)
+    there = [name for name in (WEIGHTS, CARD, "report.html") if (folder / name).exists()]
+    print(f"{folder}: {', '.join(there)}", file=sys.stderr)

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -62,6 +63,11 @@ class Recipe:
         """The fine-tuning of one arm on subset ``seed``; its initialisation is drawn from the same seed."""
         model = replace(self.finetune.model, seed=seed)
         return replace(self.finetune, out=out, init=init, n_labels=n_labels, subset_seed=seed, model=model)
+
+    def runs(self) -> Iterator[tuple[Arm, int, int, Path]]:
+        """Arm, labels, seed and folder of every fine-tuning. Seeds go first: an interrupted study compares all arms."""
+        for seed, n, arm in product(range(self.seeds), sorted(self.n_labels), self.arms):
+            yield arm, n, seed, self.out / "runs" / f"{arm.name}-n{n}-s{seed}"
 
 
 def read_recipe(options: Study) -> Recipe:

@@ -9,9 +9,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,16 @@ from medssl.data.jobs import each
 from medssl.data.progress import progress
 from medssl.data.store import Store
 from medssl.engine.record import finished
-from medssl.errors import UserError, raise_all
+from medssl.errors import UserError
 from medssl.evaluate.verdict import BASELINE, METRIC_NAMES, ScoredRun, verdict
 from medssl.report.facts import fingerprint
-from medssl.report.page import write_study_report
+from medssl.report.formats import Score, damaged, table
 from medssl.stages import finetune, pretrain
-from medssl.stages.finetune_setup import set_up
 from medssl.stages.options.study import Study
 from medssl.stages.options.train import Finetune
-from medssl.stages.recipe import Arm, Recipe, read_recipe
+from medssl.stages.recipe import Recipe, read_recipe
+from medssl.stages.report import spared, write_study_report
+from medssl.stages.study_check import check
 from medssl.stages.study_record import leak_checks, settle
 
 Failures = dict[str, str]
@@ -41,10 +41,11 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
     """
     recipe = read_recipe(options)
     out = recipe.out
-    with files.locked(out):
+    with files.locked(out, "STUDY"):
         store = Store(recipe.data)
-        _check(recipe)
+        check(recipe)
         settle(recipe, store)
+        _results(recipe)  # finished runs that a disk has damaged are told before hours are spent on the rest
         inits, failed = _pretrained(recipe)
         facts = fingerprint(store.items, store.plan.contract(), store.hash)
         facts["checks"] += leak_checks(recipe, inits, store)
@@ -54,26 +55,15 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         files.write_text(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         found = _judged(recipe, rows, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
         files.write_json(out / "verdict.json", found)
-        report = write_study_report(out)
+        report = None
+        with spared(out):  # the verdict is worth more than its page
+            report = write_study_report(out)
     print(found["sentence"])
-    print(f"report: {report}")
+    if report:
+        print(f"report: {report}")
     if failed:
         raise _failure(failed, len(rows), out)
     return out
-
-
-def _check(recipe: Recipe) -> None:
-    """Find what would stop the first fine-tuning before hours of pre-training."""
-    errors = []
-    first = recipe.job(recipe.arms[0], min(recipe.n_labels), 0, BASELINE, recipe.out)
-    jobs = [replace(first, n_labels=n) for n in {min(recipe.n_labels), max(recipe.n_labels)}]
-    jobs += [replace(first, init=str(arm.run)) for arm in recipe.arms if arm.run]
-    for job in jobs:
-        try:
-            set_up(job)
-        except UserError as error:
-            errors.append(error)
-    raise_all({str(error): error for error in errors}.values())
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
@@ -101,7 +91,7 @@ def _finetuned(recipe: Recipe, inits: dict[str, str]) -> Failures:
     """Fine-tune what is not finished; returns what failed."""
     jobs = [
         _threaded(recipe.job(arm, n, seed, inits[arm.name], folder), recipe.jobs)
-        for arm, n, seed, folder in _runs(recipe)
+        for arm, n, seed, folder in recipe.runs()
         if arm.name in inits and not finished(folder)
     ]
     logs, failed = recipe.out / "logs", {}
@@ -131,12 +121,6 @@ def _threaded(job: Finetune, jobs: int) -> Finetune:
     return replace(job, loop=replace(job.loop, threads=max(1, len(os.sched_getaffinity(0)) // jobs)))
 
 
-def _runs(recipe: Recipe) -> Iterator[tuple[Arm, int, int, Path]]:
-    """Arm, labels, seed and folder of every fine-tuning. Seeds go first: an interrupted study compares all arms."""
-    for seed, n, arm in product(range(recipe.seeds), sorted(recipe.n_labels), recipe.arms):
-        yield arm, n, seed, recipe.out / "runs" / f"{arm.name}-n{n}-s{seed}"
-
-
 def _told(error: BaseException, log: Path) -> str:
     """The failure in one line; the trace of what is no user's mistake goes to the log."""
     if isinstance(error, UserError):
@@ -159,9 +143,11 @@ def _failure(failed: Failures, finished_runs: int, out: Path) -> UserError:
 def _results(recipe: Recipe) -> list[dict[str, Any]]:
     """A row a finished run, in a fixed order."""
     rows = []
-    for arm, n, seed, folder in sorted(_runs(recipe), key=lambda r: (recipe.arms.index(r[0]), r[1], r[2])):
+    for arm, n, seed, folder in sorted(recipe.runs(), key=lambda r: (recipe.arms.index(r[0]), r[1], r[2])):
         if finished(folder):
-            result = files.read_json(folder / "result.json")
+            result = table(folder / "result.json", Score)
+            if not result:
+                raise damaged(folder / "result.json", "the file is gone")
             kept = {name: result[name] for name in ("metric", "value", "metrics", "test_hash")}
             rows.append({"arm": arm.name, "n_labels": n, "seed": seed, **kept, "run": f"runs/{folder.name}"})
     return rows

@@ -12,6 +12,7 @@ from medssl.engine.record import FREE
 from medssl.errors import UserError
 from medssl.loading import WEIGHTS, find_weights, read_card
 from medssl.report.facts import digest, seen_in_pretraining
+from medssl.report.formats import StudyRecord, table
 from medssl.stages.export import read_seen
 from medssl.stages.recipe import Arm, Recipe
 
@@ -24,7 +25,7 @@ def settle(recipe: Recipe, store: Store) -> None:
     """Write study.toml; refuse a command that would mix another study into the folder, listing what differs."""
     path, now = recipe.out / NAME, _record(recipe, store)
     if path.exists():
-        before = files.read_toml(path)
+        before = table(path, StudyRecord)
         files.check_format(before, path)
         found = [*_shrunk(before["options"], now["options"]), *_changed(before, now)]
         if found:
@@ -92,7 +93,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     tables += [(("fine-tuning ", before["finetune"]), ("", now["finetune"]))]
     both = [arm for arm in before["pretrain"] if arm in now["pretrain"]]
     tables += [((f"arm {arm} ", before["pretrain"][arm]), ("", now["pretrain"][arm])) for arm in both]
-    tables += [(("data ", _without(before["data"], "path")), ("", _without(now["data"], "path")))]
+    tables += [(("data ", _without(before.get("data", {}), "path")), ("", _without(now["data"], "path")))]
     found = []
     for (label, old), (_, new) in tables:
         for key in sorted({*old, *new}):

@@ -1,0 +1,44 @@
+"""What would stop a study after hours is found before anything runs, and told at once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from medssl.engine import machine
+from medssl.engine.record import finished
+from medssl.errors import UserError, problems_of, raise_all
+from medssl.evaluate.verdict import BASELINE
+from medssl.stages import pretrain
+from medssl.stages.finetune_setup import build, set_up
+from medssl.stages.options.train import Finetune
+from medssl.stages.recipe import Arm, Recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Try everything but the training: the truth and the patients, devices, patches, options of methods, weights."""
+    found = problems_of(_finetunings(recipe))
+    for arm in recipe.arms:
+        if arm.options is not None and not finished(recipe.out / "pretrain" / arm.name):
+            folder = recipe.out / "pretrain" / arm.name
+            told = problems_of([partial(pretrain.check, replace(arm.options, out=folder), arm.settings)])
+            found += [_of(arm, error) for error in told if str(error) not in map(str, found)]
+    raise_all(found)
+
+
+def _finetunings(recipe: Recipe) -> Iterator[Callable[[], object]]:
+    scratch = recipe.job(recipe.arms[0], min(recipe.n_labels), 0, BASELINE, recipe.out)
+    for n in sorted({min(recipe.n_labels), max(recipe.n_labels)}):
+        yield partial(set_up, replace(scratch, n_labels=n))
+    for arm in recipe.arms:
+        if arm.run:
+            yield partial(_built, replace(scratch, init=str(arm.run)))
+    if not all(finished(folder) for *_, folder in recipe.runs()):  # a verdict alone needs no GPU
+        yield partial(machine.choose, scratch.loop.device, scratch.loop.precision)
+
+
+def _built(job: Finetune) -> None:
+    build(set_up(job))
+
+
+def _of(arm: Arm, error: UserError) -> UserError:
+    return UserError(f"arm {arm.name}: {error.what}", error.where, error.fix)
