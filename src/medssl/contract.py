@@ -26,7 +26,7 @@ class Batch:
 
     image (b, C, *region) stored numbers; gain, bias (b,): normalised = clip(image · gain + bias, *value_range).
     item, patient (b,) int64 row numbers, for what must not be a negative. mask (b, *region) integers; label (b, k)
-    float, NaN where missing.
+    float, NaN where missing; modality (b,) int64 codes of what the scan was taken with (``Store.modality_names``).
     """
 
     image: Tensor
@@ -37,13 +37,20 @@ class Batch:
     value_range: tuple[float, float] = (0.0, 1.0)
     mask: Tensor | None = None
     label: Tensor | None = None
+    modality: Tensor | None = None
 
     @classmethod
-    def of(cls, images: Tensor, ids: Tensor | None = None, value_range: tuple[float, float] = (0.0, 1.0)) -> "Batch":
+    def of(
+        cls,
+        images: Tensor,
+        ids: Tensor | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        modality: Tensor | None = None,
+    ) -> "Batch":
         """Wrap ready-made float images (b, C, *region); without ``ids`` every image is its own patient."""
         b = len(images)
         ids = torch.arange(b) if ids is None else ids.cpu().long()
-        return cls(images, torch.ones(b), torch.zeros(b), ids, ids, value_range)
+        return cls(images, torch.ones(b), torch.zeros(b), ids, ids, value_range, modality=modality)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -121,6 +128,11 @@ class Method(nn.Module):
 
     encoder: nn.Module
     config: Any
+    needs_modality: bool = False
+    """Whether the objective reads ``Batch.modality``."""
+
+    def check_scans(self, modality: Tensor, patient: Tensor) -> None:
+        """Refuse, before a run starts, scans that nothing can be learnt from; (n,) codes as in ``Batch``."""
 
     def region(self) -> tuple[int, ...]:
         """Spatial shape of what a worker cuts from the store for one sample; ``views`` makes all crops of it."""
@@ -139,9 +151,11 @@ class Method(nn.Module):
 
     # In a user's own loop ------------------------------------------------------------------------------------
 
-    def forward(self, images: Tensor, ids: Tensor | None = None, step: int = 0) -> Losses:
+    def forward(
+        self, images: Tensor, ids: Tensor | None = None, step: int = 0, modality: Tensor | None = None
+    ) -> Losses:
         """All terms of ``images`` (b, C, *spatial) in one graph: the reference path, hungrier than ``step``."""
-        views = self.views(self._wrap(images, ids), Rng(self.config.seed, step))
+        views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, step))
         with one_graph():
             terms = {item.name: item.value for item in self.losses(views, 0.0) if isinstance(item, Term)}
         return Losses(torch.stack(list(terms.values())).sum(), terms)
@@ -152,13 +166,15 @@ class Method(nn.Module):
         optimizer: torch.optim.Optimizer,
         ids: Tensor | None = None,
         progress: float = 0.0,
+        modality: Tensor | None = None,
     ) -> dict[str, float]:
         """One training step on ``images`` (b, C, *spatial); returns the terms.
 
         ``ids`` (b,) name image or patient, so that the same one is never its own negative when it comes again.
+        ``modality`` (b,) integers, any code a modality, for methods that compare modalities.
         """
         count = getattr(self, "_steps", 0)
-        views = self.views(self._wrap(images, ids), Rng(self.config.seed, count))
+        views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, count))
         optimizer.zero_grad(set_to_none=True)
         terms = backpropagate(self.losses(views, progress))
         optimizer.step()
@@ -166,7 +182,7 @@ class Method(nn.Module):
         self._steps = count + 1
         return {name: float(value) for name, value in terms.items()}
 
-    def _wrap(self, images: Tensor, ids: Tensor | None) -> Batch:
+    def _wrap(self, images: Tensor, ids: Tensor | None, modality: Tensor | None) -> Batch:
         config = self.config
         if not isinstance(images, Tensor) or not images.is_floating_point():
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
@@ -179,9 +195,21 @@ class Method(nn.Module):
             raise UserError(f"images have {images.shape[1]} channels", fix=fix)
         if ids is not None and len(ids) != len(images):
             raise UserError(f"{len(ids)} ids for {len(images)} images", fix="give one id an image")
-        device = next(self.parameters()).device
-        batch = Batch.of(images, self._own_ids(len(images)) if ids is None else ids, config.value_range)
-        return batch.to(device)
+        ids = self._own_ids(len(images)) if ids is None else ids
+        batch = Batch.of(images, ids, config.value_range, self._codes(len(images), modality))
+        return batch.to(next(self.parameters()).device)
+
+    def _codes(self, n: int, modality: Tensor | None) -> Tensor | None:
+        if modality is None:
+            if self.needs_modality:
+                fix = "give modality=, one integer an image, equal for images of one modality"
+                raise UserError("the modalities of the images are not told", fix=fix)
+            return None
+        if not isinstance(modality, Tensor) or modality.is_floating_point() or modality.shape != (n,):
+            found = isinstance(modality, Tensor)
+            given = f"{modality.dtype} {tuple(modality.shape)}" if found else type(modality).__name__
+            raise UserError(f"modality is {given} for {n} images", fix="give an integer tensor, one code an image")
+        return modality.long()
 
     def _own_ids(self, n: int) -> Tensor:
         # Negative, so that they never meet an id the user gives; new ones every step.

@@ -114,6 +114,7 @@ def _hardware(options: Pretrain) -> machine.Machine:
 def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
+    method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     lone = options.loop.batch == world_size() and tuple(config.size) == tuple(cast(Pyramid, method.encoder).strides[-1])
     if lone and config.norm == "batch":  # the coarsest map is one position: batch norm has nothing to average over
         raise UserError(
