@@ -26,7 +26,10 @@ class Batch:
 
     image (b, C, *region) stored numbers; gain, bias (b,): normalised = clip(image · gain + bias, *value_range).
     item, patient (b,) int64 row numbers, for what must not be a negative. mask (b, *region) integers; label (b, k)
-    float, NaN where missing; modality (b,) int64 codes of what the scan was taken with (``Store.modality_names``).
+    float, NaN where missing. modality (b,) int64 codes of what the scan was taken with (``Store.modality_names``).
+    subject (b,) int64: samples of one patient and study, each other's positives across modalities. place (b, 4, 4)
+    float64, or (b, 3, 3) in 2D: voxel indices of the region to millimetres in the world (RAS). text: (b, L) int64
+    tokens, 0 for padding, a row of zeros where there is none; or (b, n) float numbers, a row of NaN.
     """
 
     image: Tensor
@@ -38,6 +41,9 @@ class Batch:
     mask: Tensor | None = None
     label: Tensor | None = None
     modality: Tensor | None = None
+    subject: Tensor | None = None
+    place: Tensor | None = None
+    text: Tensor | None = None
 
     @classmethod
     def of(
@@ -57,8 +63,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; ids stay where they are needed, with the images."""
+        narrow = {torch.float64: torch.float32} if device.type == "mps" else {}  # that device has no float64
         moved: dict[str, Any] = {
-            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
+            k: v.to(narrow.get(v.dtype, v.dtype)).to(device, non_blocking=True)
+            for k, v in vars(self).items()
+            if isinstance(v, Tensor)
         }
         return replace(self, **moved)
 
