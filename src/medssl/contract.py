@@ -100,7 +100,7 @@ class Shared:
 
     def __init__(self, maps: Sequence[Tensor]) -> None:
         self._roots = list(maps)
-        cut = not _one_graph.get()
+        cut = not in_one_graph()
         self.maps = [m.detach().requires_grad_() if cut and m.requires_grad else m for m in maps]
 
     def gradients(self) -> dict[int, Tensor]:
@@ -117,7 +117,10 @@ class Shared:
 
 @dataclass
 class Term:
-    """One weighted scalar of the objective. ``at`` names the features at which its gradient norm is measured."""
+    """One weighted scalar of the objective. ``at`` names the features at which its gradient norm is measured.
+
+    A name that comes again, a term of the next chunk of the batch, adds to what came before.
+    """
 
     name: str
     value: Tensor
@@ -166,7 +169,10 @@ class Method(nn.Module):
         """All terms of ``images`` (b, C, *spatial) in one graph: the reference path, hungrier than ``step``."""
         views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, step))
         with one_graph():
-            terms = {item.name: item.value for item in self.losses(views, 0.0) if isinstance(item, Term)}
+            terms: dict[str, Tensor] = {}
+            for item in self.losses(views, 0.0):
+                if isinstance(item, Term):
+                    terms[item.name] = terms[item.name] + item.value if item.name in terms else item.value
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
     def step(
@@ -235,6 +241,11 @@ def one_graph() -> Iterator[None]:
         _one_graph.reset(token)
 
 
+def in_one_graph() -> bool:
+    """True within ``one_graph``."""
+    return _one_graph.get()
+
+
 def backpropagate(
     items: Iterator[Term | Shared],
     backward: Callable[[Tensor], None] = lambda value: value.backward(),
@@ -252,7 +263,8 @@ def backpropagate(
             backward(item.value)
             if measured and norms is not None:
                 norms[item.name] = _added_norm(before, measured.gradients())
-        terms[item.name] = item.value.detach()
+        value = item.value.detach()
+        terms[item.name] = terms[item.name] + value if item.name in terms else value
     return terms
 
 
