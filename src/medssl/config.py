@@ -14,11 +14,12 @@ class ModelOptions:
     """The network, as a person chooses it."""
 
     encoder: str = "resnet18"
-    """Encoder: resnet18, resnet34, resnet50, unet (plain), resunet (residual), poolunet (PCRL's 3D U-Net)."""
+    """Encoder: resnet18, resnet34, resnet50, unet (plain), resunet (residual), poolunet (PCRL's 3D U-Net), swin
+    (the transformer of Swin-UNETR)."""
     width: int | None = None
-    """Channels of the first level; by default the architecture's own (64 for ResNet, 32 for U-Net)."""
+    """Channels of the first level; by default the architecture's own (64 for ResNet, 32 for U-Net, 48 for swin)."""
     norm: Literal["batch", "instance", "group"] = "batch"
-    """Normalisation layers of encoder and decoder."""
+    """Normalisation layers of encoder and decoder; of the decoder alone with swin, whose tokens are layer-normed."""
     patch: tuple[int, ...] = ()
     """Spatial size the network sees; by default 64×64×32 in 3D and the prepared size, at most 224, in 2D."""
     seed: int = 0
