@@ -23,6 +23,7 @@ from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.collapse import warning
+from medssl.evaluate.modality import by_mean_intensity
 from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import model_config
@@ -183,8 +184,20 @@ def _begin(job: Job, diary: log.Log) -> None:
     )
     if not job.start and diary.metrics is not None:
         job.untrained = job.monitor(job.encoder, job.fabric.device)
-        diary.metrics.write({"step": 0, **job.untrained})
+        diary.metrics.write({"step": 0, **job.untrained, **_told_by_brightness(job, diary)})
     diary.clock.restart()
+
+
+def _told_by_brightness(job: Job, diary: log.Log) -> dict[str, float]:
+    """For an objective that compares modalities: how much of it brightness alone would solve."""
+    monitor, names = job.monitor, ", ".join(name or "unknown" for name in job.store.modality_names)
+    if not job.method.needs_modality:
+        return {}
+    found = by_mean_intensity(job.store, monitor.rows, monitor.split, job.method.config.size)
+    if found is None:
+        return {}
+    diary.say(f"mean intensity alone tells the modalities ({names}) apart with a balanced accuracy of {found:.2f}")
+    return {"modality.by_mean": found}
 
 
 def _log(job: Job, diary: log.Log, step: Step) -> None:
