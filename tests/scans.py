@@ -33,3 +33,18 @@ def prepared_pictures(folder: Path, count: int = 24) -> Path:
     scans = write_pictures(folder / "scans", count)
     data = index.run(Index(scans=scans, out=folder / "data", modality="OT", workers=1))
     return prepare.run(Prepare(data=data, workers=1))
+
+
+def two_modalities(folder: Path, kinds: list[str]) -> Path:
+    """DATA of pictures, each its own patient; picture i is of modality ``kinds[i]``, though its path names others."""
+    scans = write_pictures(folder / "scans", len(kinds))
+    (scans / "dataset1").mkdir()
+    rows = [["path", "patient_id", "modality"]]
+    for i, kind in enumerate(kinds):
+        name = f"dataset1/{i:02}_{'t1ce' if kind == 'CR' else 'flair_mr'}.png"
+        (scans / f"{i:02}.png").rename(scans / name)
+        rows.append([name, f"p{i:02}", kind])
+    with (scans / "labels.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows(rows)
+    data = index.run(Index(scans=scans, out=folder / "data", workers=1))
+    return prepare.run(Prepare(data=data, workers=1))

@@ -102,3 +102,13 @@ def test_images_may_leave_the_range_by_what_rounding_adds(method):
 def test_without_ids_no_image_of_another_step_shares_an_id(method):
     seen = torch.cat([method._own_ids(3), (setattr(method, "_steps", 1), method._own_ids(3))[1]])
     assert len(seen.unique()) == 6
+
+
+def test_a_batch_takes_all_that_it_knows_along():
+    batch = Batch.of(torch.rand(2, 1, 4, 4))
+    batch.modality, batch.subject = torch.tensor([0, 1]), torch.tensor([5, 5])
+    batch.place, batch.text = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1), torch.tensor([[3, 4, 0], [0, 0, 0]])
+    there = batch.to(torch.device("meta"))
+    for name in ("image", "item", "modality", "subject", "place", "text"):
+        before, after = getattr(batch, name), getattr(there, name)
+        assert after.device.type == "meta" and (after.shape, after.dtype) == (before.shape, before.dtype)

@@ -10,7 +10,7 @@ from medssl import distributed
 
 def test_one_process_is_the_identity():
     x = torch.arange(3.0)
-    assert distributed.gather(x) is x
+    assert distributed.gather(x) is x and distributed.gather_rows(x) is x
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     p = torch.nn.Parameter(torch.ones(2))
     distributed.average_gradients([p])
@@ -29,6 +29,14 @@ def _rank(rank, port, results):
         b.grad = torch.full((3,), 4.0)
     distributed.average_gradients([a, b, frozen])
     ok = bool((distributed.gather(x)[:, 0] == torch.tensor([0.0, 0.0, 1.0, 1.0])).all())
+    # One row on rank 0, three on rank 1; the same loss of all four on both.
+    mine = torch.arange(4.0)[:, None][1:] if rank else torch.arange(4.0)[:1, None]
+    mine.requires_grad_()
+    rows = distributed.gather_rows(mine)
+    (rows.squeeze(1) ** 3).sum().backward()
+    none = distributed.gather_rows(torch.ones(2 * rank, 2, dtype=torch.long))
+    ok &= rows.flatten().tolist() == [0, 1, 2, 3] and none.tolist() == [[1, 1], [1, 1]]
+    ok &= torch.equal(mine.grad / 2, 3 * mine.detach() ** 2)  # both ranks' gradients, as an average will halve them
     results[rank] = (ok, float(a.grad.mean()), b.grad.tolist(), a.grad.stride() == strides)
     torch.distributed.destroy_process_group()
 

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medssl.errors import UserError
     from medssl.loading import load
+    from medssl.methods.dae import DAE, DAEConfig
     from medssl.methods.pcrl import PCRL, PCRLConfig
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
 _HOMES = {
+    "DAE": "medssl.methods.dae",
+    "DAEConfig": "medssl.methods.dae",
     "PCRL": "medssl.methods.pcrl",
     "PCRLConfig": "medssl.methods.pcrl",
     "UserError": "medssl.errors",
     "load": "medssl.loading",
 }
-__all__ = ["PCRL", "PCRLConfig", "UserError", "load"]
+__all__ = ["DAE", "PCRL", "DAEConfig", "PCRLConfig", "UserError", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import UserError
-from medssl.rng import Rng
+from medssl.rng import Rng, key
 
 _one_graph: ContextVar[bool] = ContextVar("one_graph", default=False)
 
@@ -27,7 +27,10 @@ class Batch:
 
     image (b, C, *region) stored numbers; gain, bias (b,): normalised = clip(image · gain + bias, *value_range).
     item, patient (b,) int64 row numbers, for what must not be a negative. mask (b, *region) integers; label (b, k)
-    float, NaN where missing.
+    float, NaN where missing. modality (b,) int64 codes of what the scan was taken with (``Store.modality_names``).
+    subject (b,) int64: samples of one patient and study, each other's positives across modalities. place (b, 4, 4)
+    float64, or (b, 3, 3) in 2D: voxel indices of the region to millimetres in the world (RAS). text: (b, L) int64
+    tokens, 0 for padding, a row of zeros where there is none; or (b, n) float numbers, a row of NaN.
     """
 
     image: Tensor
@@ -38,21 +41,34 @@ class Batch:
     value_range: tuple[float, float] = (0.0, 1.0)
     mask: Tensor | None = None
     label: Tensor | None = None
+    modality: Tensor | None = None
+    subject: Tensor | None = None
+    place: Tensor | None = None
+    text: Tensor | None = None
 
     @classmethod
-    def of(cls, images: Tensor, ids: Tensor | None = None, value_range: tuple[float, float] = (0.0, 1.0)) -> "Batch":
+    def of(
+        cls,
+        images: Tensor,
+        ids: Tensor | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        modality: Tensor | None = None,
+    ) -> "Batch":
         """Wrap ready-made float images (b, C, *region); without ``ids`` every image is its own patient."""
         b = len(images)
         ids = torch.arange(b) if ids is None else ids.cpu().long()
-        return cls(images, torch.ones(b), torch.zeros(b), ids, ids, value_range)
+        return cls(images, torch.ones(b), torch.zeros(b), ids, ids, value_range, modality=modality)
 
     def __len__(self) -> int:
         return len(self.image)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; ids stay where they are needed, with the images."""
+        narrow = {torch.float64: torch.float32} if device.type == "mps" else {}  # that device has no float64
         moved: dict[str, Any] = {
-            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)
+            k: v.to(narrow.get(v.dtype, v.dtype)).to(device, non_blocking=True)
+            for k, v in vars(self).items()
+            if isinstance(v, Tensor)
         }
         return replace(self, **moved)
 
@@ -85,7 +101,7 @@ class Shared:
 
     def __init__(self, maps: Sequence[Tensor]) -> None:
         self._roots = list(maps)
-        cut = not _one_graph.get()
+        cut = not in_one_graph()
         self.maps = [m.detach().requires_grad_() if cut and m.requires_grad else m for m in maps]
 
     def gradients(self) -> dict[int, Tensor]:
@@ -102,7 +118,10 @@ class Shared:
 
 @dataclass
 class Term:
-    """One weighted scalar of the objective. ``at`` names the features at which its gradient norm is measured."""
+    """One weighted scalar of the objective. ``at`` names the features at which its gradient norm is measured.
+
+    A name that comes again, a term of the next chunk of the batch, adds to what came before.
+    """
 
     name: str
     value: Tensor
@@ -122,6 +141,11 @@ class Method(nn.Module):
 
     encoder: nn.Module
     config: Any
+    needs_modality: bool = False
+    """Whether the objective reads ``Batch.modality``."""
+
+    def check_scans(self, modality: Tensor, patient: Tensor) -> None:
+        """Refuse, before a run starts, scans that nothing can be learnt from; (n,) codes as in ``Batch``."""
 
     def region(self) -> tuple[int, ...]:
         """Spatial shape of what a worker cuts from the store for one sample; ``views`` makes all crops of it."""
@@ -140,11 +164,16 @@ class Method(nn.Module):
 
     # In a user's own loop ------------------------------------------------------------------------------------
 
-    def forward(self, images: Tensor, ids: Tensor | None = None, step: int = 0) -> Losses:
+    def forward(
+        self, images: Tensor, ids: Tensor | None = None, step: int = 0, modality: Tensor | None = None
+    ) -> Losses:
         """All terms of ``images`` (b, C, *spatial) in one graph: the reference path, hungrier than ``step``."""
-        views = self.views(self._wrap(images, ids), Rng(self.config.seed, step))
+        views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, step))
         with one_graph():
-            terms = {item.name: item.value for item in self.losses(views, 0.0) if isinstance(item, Term)}
+            terms: dict[str, Tensor] = {}
+            for item in self.losses(views, 0.0):
+                if isinstance(item, Term):
+                    terms[item.name] = terms[item.name] + item.value if item.name in terms else item.value
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
     def step(
@@ -153,13 +182,15 @@ class Method(nn.Module):
         optimizer: torch.optim.Optimizer,
         ids: Tensor | None = None,
         progress: float = 0.0,
+        modality: Tensor | None = None,
     ) -> dict[str, float]:
         """One training step on ``images`` (b, C, *spatial); returns the terms.
 
         ``ids`` (b,) name image or patient, so that the same one is never its own negative when it comes again.
+        ``modality`` (b,) integers, any code a modality, for methods that compare modalities.
         """
         count = getattr(self, "_steps", 0)
-        views = self.views(self._wrap(images, ids), Rng(self.config.seed, count))
+        views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, count))
         optimizer.zero_grad(set_to_none=True)
         terms = backpropagate(self.losses(views, progress))
         optimizer.step()
@@ -167,7 +198,7 @@ class Method(nn.Module):
         self._steps = count + 1
         return {name: float(value) for name, value in terms.items()}
 
-    def _wrap(self, images: Tensor, ids: Tensor | None) -> Batch:
+    def _wrap(self, images: Tensor, ids: Tensor | None, modality: Tensor | None) -> Batch:
         config = self.config
         if not isinstance(images, Tensor) or not images.is_floating_point():
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
@@ -181,9 +212,21 @@ class Method(nn.Module):
         if ids is not None and len(ids) != len(images):
             raise UserError(f"{len(ids)} ids for {len(images)} images", fix="give one id an image")
         _check_range(images, config.value_range)
-        device = next(self.parameters()).device
-        batch = Batch.of(images, self._own_ids(len(images)) if ids is None else ids, config.value_range)
-        return batch.to(device)
+        ids = self._own_ids(len(images)) if ids is None else ids
+        batch = Batch.of(images, ids, config.value_range, self._codes(len(images), modality))
+        return batch.to(next(self.parameters()).device)
+
+    def _codes(self, n: int, modality: Tensor | None) -> Tensor | None:
+        if modality is None:
+            if self.needs_modality:
+                fix = "give modality=, one integer an image, equal for images of one modality"
+                raise UserError("the modalities of the images are not told", fix=fix)
+            return None
+        if not isinstance(modality, Tensor) or modality.is_floating_point() or modality.shape != (n,):
+            found = isinstance(modality, Tensor)
+            given = f"{modality.dtype} {tuple(modality.shape)}" if found else type(modality).__name__
+            raise UserError(f"modality is {given} for {n} images", fix="give an integer tensor, one code an image")
+        return modality.long()
 
     def _own_ids(self, n: int) -> Tensor:
         # Negative, so that they never meet an id the user gives; new ones every step.
@@ -205,6 +248,14 @@ def _check_range(images: Tensor, value_range: tuple[float, float]) -> None:
 
 
 @contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """Within, layers draw their first weights from ``seed``; a user's own generator goes on undisturbed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "weights") % 2**63)
+        yield
+
+
+@contextmanager
 def one_graph() -> Iterator[None]:
     """Within, ``Shared`` cuts nothing: all terms hang on one graph."""
     token = _one_graph.set(True)
@@ -212,6 +263,11 @@ def one_graph() -> Iterator[None]:
         yield
     finally:
         _one_graph.reset(token)
+
+
+def in_one_graph() -> bool:
+    """True within ``one_graph``."""
+    return _one_graph.get()
 
 
 def backpropagate(
@@ -231,7 +287,8 @@ def backpropagate(
             backward(item.value)
             if measured and norms is not None:
                 norms[item.name] = _added_norm(before, measured.gradients())
-        terms[item.name] = item.value.detach()
+        value = item.value.detach()
+        terms[item.name] = terms[item.name] + value if item.name in terms else value
     return terms
 
 

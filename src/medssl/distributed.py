@@ -1,6 +1,7 @@
 """What ranks say to each other; on one process every function is the identity."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,33 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Concatenate (n, …) of all ranks in rank order; n may differ by rank, and gradients flow back.
+
+    Every rank must call, and go backward, alike. Where each rank computes the same loss of the gathered rows, the
+    average over ranks of the gradients (``average_gradients``) is the gradient of that loss.
+    """
+    return _GatherRows.apply(x) if active() else x
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
+        dist.all_gather(counts, torch.full_like(counts[0], len(x)))
+        lengths = [int(n) for n in counts]
+        padded = x.new_zeros(max(lengths), *x.shape[1:])
+        padded[: len(x)] = x
+        ctx.own = slice(sum(lengths[: rank()]), sum(lengths[: rank() + 1]))
+        return torch.cat([part[:n] for part, n in zip(gather(padded).split(max(lengths)), lengths, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        whole = grads[0].contiguous()
+        dist.all_reduce(whole)
+        return whole[ctx.own]
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

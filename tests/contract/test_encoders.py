@@ -15,6 +15,11 @@ def make(name, dims, **options):
     return build_encoder(ModelConfig(encoder=name, dims=dims, **{"width": 8, **options}))
 
 
+def two_positions(encoder):
+    """A crop that leaves two positions of the coarsest map."""
+    return tuple(n * s for n, s in zip((2, 1, 1), encoder.strides[-1], strict=False))
+
+
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_maps_are_what_channels_and_strides_say(name, dims):
     encoder = make(name, dims, channels=2)
@@ -30,7 +35,7 @@ def test_maps_are_what_channels_and_strides_say(name, dims):
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_every_parameter_gets_a_gradient_and_two_seeds_differ(name, dims):
     encoder = make(name, dims)
-    size = tuple(2 * s for s in encoder.strides[-1])
+    size = two_positions(encoder)
     sum(level.square().mean() for level in encoder(torch.randn(2, 1, *size))).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in encoder.parameters())
     torch.manual_seed(1)
@@ -43,11 +48,41 @@ def test_every_parameter_gets_a_gradient_and_two_seeds_differ(name, dims):
 def test_norm_is_exchanged_everywhere(name, dims, norm):
     encoder = make(name, dims, norm=norm)
     kinds = [type(m).__name__ for m in encoder.modules() if "Norm" in type(m).__name__]
-    assert kinds and {kind[:4] for kind in kinds} == {"Inst" if norm == "instance" else "Grou"}
-    one = torch.randn(1, 1, *(2 * s for s in encoder.strides[-1]), dtype=torch.float64)
+    wanted = "Laye" if name == "swin" else "Inst" if norm == "instance" else "Grou"  # tokens have norms of their own
+    assert kinds and {kind[:4] for kind in kinds} == {wanted}
+    one = torch.randn(1, 1, *two_positions(encoder), dtype=torch.float64)
     many = torch.cat([one, torch.randn_like(one)])
     encoder = encoder.double()
     assert torch.allclose(encoder(many)[-1][:1], encoder(one)[-1], atol=1e-8)  # neighbours do not matter
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_a_crop_may_be_longer_along_one_axis(name, dims):
+    encoder = make(name, dims)
+    size = tuple(n * s for n, s in zip((3, 1, 2), encoder.strides[-1], strict=False))
+    check_patch(encoder, size)
+    assert encoder(torch.randn(2, 1, *size))[-1].shape[2:] == (3, 1, 2)[:dims]
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_masked_channels_are_zero_at_every_position_and_nothing_passes_them_by(name, dims):
+    encoder = make(name, dims).eval()
+    size = two_positions(encoder)
+    x, other = torch.randn(2, 2, 1, *size).unbind()
+    keep = torch.arange(8).repeat(2, 1) % 3 == torch.tensor([[0], [1]])  # other channels for each sample
+    plain, maps = encoder(x), encoder(x, keep)
+    assert torch.equal(maps[0].flatten(2).abs().amax(2) > 0, keep)
+    for axis in range(2, dims + 2):  # every slab of every axis still has values: what is masked are channels
+        assert bool((maps[0].abs().movedim(axis, 1).flatten(2).amax(2) > 0).all())
+    if name != "swin":  # it normalises each token over the channels that are left
+        assert torch.equal(maps[0], plain[0] * keep.view(2, 8, *(1,) * dims))
+    for level, channels in zip(maps, encoder.channels, strict=True):
+        assert level.shape[1] == channels
+    assert not torch.allclose(maps[-1], plain[-1])
+    nothing = torch.zeros_like(keep)
+    assert all(torch.equal(a, b) for a, b in zip(encoder(x, nothing), encoder(other, nothing), strict=True))
+    everything = encoder(x, torch.ones_like(keep))
+    assert all(torch.equal(a, b) for a, b in zip(plain, everything, strict=True))
 
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
@@ -87,6 +122,14 @@ def test_a_patch_that_does_not_divide_is_named_with_one_that_does(name, dims):
     assert str(good) in str(caught.value)
     with pytest.raises(UserError, match="axes"):
         check_patch(encoder, (*good, 64))
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_shape_is_known_without_memory_for_weights(name, dims):
+    with torch.device("meta"):
+        bare = make(name, dims)
+    assert {p.device.type for p in bare.parameters()} == {"meta"}
+    assert (bare.channels, bare.strides) == (make(name, dims).channels, make(name, dims).strides)
 
 
 def test_instance_norm_needs_more_than_one_position():

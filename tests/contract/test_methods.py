@@ -28,6 +28,10 @@ def images_for(method, b=4, seed=0):
     return torch.rand(b, method.config.channels, *method.region(), generator=generator)
 
 
+def batch_for(method, b=4, seed=0):
+    return Batch.of(images_for(method, b, seed), modality=torch.arange(b) % 2)
+
+
 def optimizer_of(method):
     return torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
 
@@ -35,7 +39,7 @@ def optimizer_of(method):
 def train(method, optimizer, steps):
     terms = []
     for step in steps:
-        views = method.views(Batch.of(images_for(method, seed=step)), Rng(0, step))
+        views = method.views(batch_for(method, seed=step), Rng(0, step))
         optimizer.zero_grad(set_to_none=True)
         terms.append({k: float(v) for k, v in backpropagate(method.losses(views, step / 10)).items()})
         optimizer.step()
@@ -46,7 +50,7 @@ def train(method, optimizer, steps):
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_views_are_a_function_of_batch_and_rng(name, dims):
     method = make(name, dims)
-    batch = Batch.of(images_for(method))
+    batch = batch_for(method)
     one, again, other = (method.views(batch, Rng(0, step)) for step in (3, 3, 4))
     assert all(image.shape[0] == 4 and not image.requires_grad for image in one.images.values())
     assert all(torch.equal(image, again[key]) for key, image in one.images.items())
@@ -57,7 +61,7 @@ def test_views_are_a_function_of_batch_and_rng(name, dims):
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_losses_are_a_function_of_parameters_and_views(name, dims):
     method = make(name, dims)
-    views = method.views(Batch.of(images_for(method)), Rng(0, 0))
+    views = method.views(batch_for(method), Rng(0, 0))
     torch.manual_seed(1)
     one = {k: float(v) for k, v in backpropagate(method.losses(views, 0.5)).items()}
     torch.manual_seed(2)
@@ -68,7 +72,7 @@ def test_losses_are_a_function_of_parameters_and_views(name, dims):
 def test_terms_are_finite_scalars_with_names_of_their_own_and_shared_comes_last(name, dims):
     method = make(name, dims)
     train(method, optimizer_of(method), range(1))
-    views = method.views(Batch.of(images_for(method)), Rng(0, 1))
+    views = method.views(batch_for(method), Rng(0, 1))
     with one_graph():
         items = list(method.losses(views, 0.0))
     terms = [item for item in items if isinstance(item, Term)]
@@ -80,7 +84,7 @@ def test_terms_are_finite_scalars_with_names_of_their_own_and_shared_comes_last(
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_branchwise_gradient_equals_the_one_graph(name, dims):
     method = make(name, dims).double()
-    views = method.views(Batch.of(images_for(method)), Rng(0, 0))
+    views = method.views(batch_for(method), Rng(0, 0))
     views.images = {k: v.double() if v.is_floating_point() else v for k, v in views.images.items()}
     views.drawn = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
                    for k, v in views.drawn.items()}  # fmt: skip
@@ -98,7 +102,7 @@ def test_all_that_can_learn_learns_and_nothing_else_has_a_gradient(name, dims):
     method = make(name, dims)
     train(method, optimizer_of(method), range(1))  # some losses need a first step's memory
     method.zero_grad(set_to_none=True)
-    views = method.views(Batch.of(images_for(method, seed=1)), Rng(0, 1))
+    views = method.views(batch_for(method, seed=1), Rng(0, 1))
     backpropagate(method.losses(views, 0.0))
     for n, p in method.named_parameters():
         assert (p.grad is not None) == p.requires_grad, n
@@ -123,7 +127,7 @@ def test_resuming_from_the_state_gives_equal_losses(name, dims):
 def test_loss_goes_down_on_one_batch(name, dims):
     method = make(name, dims)
     optimizer, first, last = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3), None, None
-    views = method.views(Batch.of(images_for(method)), Rng(0, 0))
+    views = method.views(batch_for(method), Rng(0, 0))
     for _ in range(15):
         optimizer.zero_grad(set_to_none=True)
         last = float(sum(backpropagate(method.losses(views, 0.0)).values()))
@@ -135,9 +139,9 @@ def test_loss_goes_down_on_one_batch(name, dims):
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_in_a_users_own_loop(name, dims):
     method = make(name, dims)
-    images = images_for(method)
-    terms = [method.step(images, optimizer_of(method)) for _ in range(2)][-1]
-    losses = method(images)
+    images, modality = images_for(method), torch.arange(4) % 2
+    terms = [method.step(images, optimizer_of(method), modality=modality) for _ in range(2)][-1]
+    losses = method(images, modality=modality)
     assert terms.keys() == losses.terms.keys() and all(isinstance(v, float) for v in terms.values())
     total = sum(float(v.detach()) for v in losses.terms.values())
     assert float(losses.total.detach()) == pytest.approx(total) and losses.total.requires_grad
@@ -154,6 +158,12 @@ def test_wrong_images_are_answered_in_one_sentence(name, dims):
         with pytest.raises(UserError, match=said) as caught:
             method.step(images, optimizer_of(method), ids=ids)
         assert "\n" not in str(caught.value) and caught.value.fix
+    for codes in (torch.rand(4), torch.arange(3), ["CT"] * 4):
+        with pytest.raises(UserError, match=r"modality is .* for 4 images: give an integer tensor"):
+            method.step(good, optimizer_of(method), modality=codes)
+    if method.needs_modality:
+        with pytest.raises(UserError, match="modalities of the images are not told: give modality="):
+            method.step(good, optimizer_of(method))
 
 
 @pytest.mark.parametrize(("name", "dims"), ALL)

@@ -44,6 +44,7 @@ def make_store(tmp_path: Path) -> MakeStore:
                     "item": item,
                     "patient": f"p{i // 2}",
                     "path": f"{item}.nii",
+                    "modality": volume.modality or None,
                     "hash": f"h{i}",
                     "shape": volume.array.shape[1:],
                 }

@@ -122,6 +122,18 @@ def test_the_image_foreground_draws_regions_too(make_store, ct_plan: Plan) -> No
         assert (batch.image == 30).flatten(1).any(dim=1).all()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_sample_knows_its_modality(make_store, ct_plan: Plan, ct_volumes, workers: int) -> None:
+    kinds = ["PT", "CT", "MR", "CT", "PT"]
+    mixed = make_store(
+        ct_plan, [replace(volume, modality=kind) for volume, kind in zip(ct_volumes, kinds, strict=True)]
+    )
+    for batch in draw(mixed, masks=False, foreground=0.0, workers=workers):
+        assert batch.modality.dtype == torch.int64
+        assert [mixed.modality_names[code] for code in batch.modality] == [kinds[row] for row in batch.item]
+
+
 def test_whole_batches_give_every_row_once_from_its_middle(store: Store, ct_volumes) -> None:
     rows = [4, 1, 2]
     made = list(whole_batches(store, rows, region=(8, 8, 8), batch=2, masks=True))

@@ -64,6 +64,16 @@ def test_predictions_return_to_the_grid_of_the_file(make_store, ct_plan: Plan) -
         store.place_back(0, np.zeros((3, 3, 3), np.uint8))
 
 
+def test_modalities_are_codes_into_their_sorted_names(make_store, ct_plan: Plan, ct_volumes) -> None:
+    kinds = ["PT", "CT", "", "CT", "MR"]
+    volumes = [replace(volume, modality=kind) for volume, kind in zip(ct_volumes, kinds, strict=True)]
+    store = make_store(ct_plan, volumes)
+    assert store.modality_names == ("", "CT", "MR", "PT")
+    assert store.modalities.dtype == np.int64 and store.modalities.tolist() == [3, 1, 0, 1, 2]
+    kept = pickle.loads(pickle.dumps(store))
+    assert kept.modality_names == store.modality_names and kept.modalities.tolist() == store.modalities.tolist()
+
+
 def test_the_hash_names_scans_and_plan(make_store, ct_plan: Plan, ct_volumes) -> None:
     first = make_store(ct_plan, ct_volumes, name="a")
     assert make_store(ct_plan, ct_volumes, name="b").hash == first.hash

@@ -1,11 +1,11 @@
-"""Mean squared error, whole and within a mask, against a loop."""
+"""Mean squared error, whole and within a mask, and mean absolute error, against a loop."""
 
 import itertools
 
 import pytest
 import torch
 
-from medssl.losses.reconstruction import rebuild_error
+from medssl.losses.reconstruction import absolute_error, rebuild_error
 
 
 def images(seed, shape=(2, 2, 3, 4)):
@@ -47,6 +47,14 @@ def test_an_empty_mask_gives_zero_with_a_graph():
     value = rebuild_error(a, images(1), torch.zeros(2, 3, 4, dtype=torch.bool))
     value.backward()
     assert float(value) == 0 and float(a.grad.abs().max()) == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3, 4), (2, 1, 3, 4, 2)])
+def test_absolute_error_equals_the_loop(shape):
+    a, b = images(0, shape), images(1, shape)
+    each = [abs(float(a[index]) - float(b[index])) for index in itertools.product(*map(range, shape))]
+    assert float(absolute_error(a, b)) == pytest.approx(sum(each) / len(each), abs=1e-14)
+    assert absolute_error(a.bfloat16(), b.float()).dtype == torch.float32
 
 
 def test_half_precision_is_compared_in_float32():

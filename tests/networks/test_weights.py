@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from monai.networks.nets import DynUNet
+from monai.networks.nets import DynUNet, SwinUNETR
 from monai.networks.nets import resnet as monai_resnet
+from monai.networks.nets.swin_unetr import SwinTransformer
 
 from medssl.config import ModelConfig
 from medssl.errors import UserError
@@ -39,6 +40,25 @@ def test_resnet_activations_equal_monais(dims):
     x = torch.randn(1, 1, *(32,) * dims)
     with torch.no_grad():
         assert torch.allclose(plain(x), encoder(x)[-1].flatten(2).mean(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_default_width_swin_is_plain_monai(dims):
+    torch.manual_seed(0)
+    encoder = build_encoder(ModelConfig(encoder="swin", dims=dims)).eval()
+    plain = SwinTransformer(
+        1, 48, (7,) * dims, (2,) * dims, depths=(2, 2, 2, 2), num_heads=(3, 6, 12, 24), spatial_dims=dims
+    ).eval()
+    plain.load_state_dict(export_state(encoder), strict=True)
+    x = torch.randn(1, 1, 64, *(32,) * (dims - 1))
+    with torch.no_grad():
+        for ours, theirs in zip(encoder(x), plain(x), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_default_width_swin_loads_into_the_encoder_of_swin_unetr():
+    encoder = build_encoder(ModelConfig(encoder="swin", dims=3))
+    SwinUNETR(1, 2, feature_size=48).swinViT.load_state_dict(export_state(encoder), strict=True)
 
 
 @pytest.mark.parametrize("name", ["unet", "resunet"])

@@ -166,6 +166,7 @@ def cut(
         value_range=store.plan.value_range,
         mask=None if mask is None else torch.from_numpy(mask),
         label=None if labels is None else torch.from_numpy(np.asarray(labels, np.float32)),
+        modality=torch.from_numpy(store.modalities[rows]),
     )
 
 

@@ -54,6 +54,10 @@ class Store:
         self.has_mask = frame["has_mask"].to_numpy().astype(bool)
         _, patients = np.unique(frame["patient"].to_numpy().astype(str), return_inverse=True)
         self.patients = patients.astype(np.int64)
+        # Codes count through the sorted names; "" is the name of scans whose modality nobody told.
+        names, modalities = np.unique(frame["modality"].fill_null("").to_numpy().astype(str), return_inverse=True)
+        self.modality_names = tuple(names.tolist())
+        self.modalities = modalities.astype(np.int64)
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._kept: dict[str, np.ndarray] = {}
         self._room = KEPT_BYTES

@@ -11,7 +11,7 @@ def info_nce(
     key: Float[Tensor, "n d"],
     negatives: Float[Tensor, "m d"],
     allowed: Bool[Tensor, "n m"],
-    temperature: float,
+    temperature: float | Tensor,
     counted: Bool[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """InfoNCE with explicit negatives (arXiv:1807.03748 Eq. 4; with a queue arXiv:1911.05722 Eq. 1).
@@ -21,7 +21,7 @@ def info_nce(
     Without a negative, or without a counted row, it is zero and still has a graph.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, key, negatives = (_widened(x) for x in (query, key, negatives))
+        query, key, negatives = (widened(x) for x in (query, key, negatives))
         same = (query * key).sum(1, keepdim=True)  # (n, 1)
         other = (query @ negatives.T).masked_fill(~allowed, -torch.inf)  # (n, m)
         logits = torch.cat([same, other], dim=1) / temperature
@@ -33,7 +33,7 @@ def info_nce(
 
 def unit(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Scale every row to length 1."""
-    return F.normalize(_widened(x), dim=1)
+    return F.normalize(widened(x), dim=1)
 
 
 def far_or_other(
@@ -53,5 +53,6 @@ def far_or_other(
     return torch.where(same_view, far, other)
 
 
-def _widened(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Tensor:
+    """In float32 or better."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

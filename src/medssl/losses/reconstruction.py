@@ -16,3 +16,8 @@ def rebuild_error(
     # torch.where and not a product: infinities outside must not turn into NaN.
     errors = torch.where(inside, rebuilt - target, 0).square()
     return errors.sum() / inside.sum().clamp(min=1)
+
+
+def absolute_error(rebuilt: Float[Tensor, "b c *s"], target: Float[Tensor, "b c *s"]) -> Float[Tensor, ""]:
+    """Mean absolute error over the whole image."""
+    return (rebuilt.to(torch.promote_types(rebuilt.dtype, target.dtype)) - target).abs().mean()

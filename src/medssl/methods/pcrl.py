@@ -8,7 +8,7 @@ that a code t prescribes. The numbered equations are in ``PCRL.losses``.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +74,6 @@ class PCRLConfig(ModelConfig):
 
     def problems(self) -> list[UserError]:
         found = super().problems()
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and (value := getattr(self, name)) not in get_args(hint):
-                found.append(UserError(f"{name} is {value!r}", fix=f"choose one of {', '.join(get_args(hint))}"))
         weight = self.rebuild_weight
         pair = weight if isinstance(weight, tuple) else (weight, weight)
         numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)

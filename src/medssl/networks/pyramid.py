@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from medssl.config import ModelConfig
@@ -18,6 +18,7 @@ ENCODERS = {
     "unet": "medssl.networks.unet:unet",
     "resunet": "medssl.networks.unet:resunet",
     "poolunet": "medssl.networks.unet:poolunet",
+    "swin": "medssl.networks.swin:swin",
 }
 
 
@@ -36,14 +37,25 @@ class Pyramid(nn.Module):
         """What computes each level from the one before it."""
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "b c *s"]) -> list[Tensor]:
-        """(b, C, *spatial) → maps (b, channels[l], *spatial / strides[l])."""
-        maps = []
+    def shown(self, x: Tensor) -> Tensor:
+        """What is handed out of a level whose next level takes ``x``."""
+        return x
+
+    def forward(self, x: Float[Tensor, "b c *s"], keep: Bool[Tensor, "b k"] | None = None) -> list[Tensor]:
+        """(b, C, *spatial) → maps (b, channels[l], *spatial / strides[l]).
+
+        ``keep`` (b, channels[0]) says which channels of the first level go on; the others are zero at every position,
+        in the map that is handed out as in what the next level takes.
+        """
+        maps: list[Tensor] = []
         before = (1,) * self.dims
         for level, stride in zip(self.levels(), self.strides, strict=True):
             shortest = min(n * b // s for n, b, s in zip(x.shape[2:], before, stride, strict=True))
             x = in_safe_precision(level, shortest, x)
-            maps.append(x)
+            hidden = None if keep is None or maps else ~keep.view(*keep.shape, *(1,) * self.dims)
+            x = x if hidden is None else x.masked_fill(hidden, 0)
+            out = self.shown(x)
+            maps.append(out if hidden is None else out.masked_fill(hidden, 0))
             before = stride
         return maps
 

@@ -45,8 +45,8 @@ class ResNetPyramid(Pyramid, ResNet):
 
         return [stem, first, self.layer2, self.layer3, self.layer4]
 
-    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
-        return Pyramid.forward(self, x)
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> list[Tensor]:  # type: ignore[override]
+        return Pyramid.forward(self, x, keep)
 
 
 def resnet18(config: ModelConfig) -> ResNetPyramid:

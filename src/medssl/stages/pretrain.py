@@ -23,6 +23,7 @@ from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.collapse import warning
+from medssl.evaluate.modality import by_mean_intensity
 from medssl.loading import WEIGHTS
 from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
@@ -131,6 +132,7 @@ def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabri
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
     _check_lone(options, method)
+    method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)
@@ -202,8 +204,20 @@ def _begin(job: Job, diary: log.Log) -> None:
     )
     if not job.start and diary.metrics is not None:
         job.untrained = job.monitor(job.encoder, job.fabric.device)
-        diary.metrics.write({"step": 0, **job.untrained})
+        diary.metrics.write({"step": 0, **job.untrained, **_told_by_brightness(job, diary)})
     diary.clock.restart()
+
+
+def _told_by_brightness(job: Job, diary: log.Log) -> dict[str, float]:
+    """For an objective that compares modalities: how much of it brightness alone would solve."""
+    monitor, names = job.monitor, ", ".join(name or "unknown" for name in job.store.modality_names)
+    if not job.method.needs_modality:
+        return {}
+    found = by_mean_intensity(job.store, monitor.rows, monitor.split, job.method.config.size)
+    if found is None:
+        return {}
+    diary.say(f"mean intensity alone tells the modalities ({names}) apart with a balanced accuracy of {found:.2f}")
+    return {"modality.by_mean": found}
 
 
 def _log(job: Job, diary: log.Log, step: Step) -> None:

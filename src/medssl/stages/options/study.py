@@ -59,7 +59,7 @@ class Study:
     margin: Annotated[float | None, _default("margin", "FLOAT")] = None
     """Differences inside ± this are called no help."""
     encoder: Annotated[str | None, _default("encoder", "NAME")] = None
-    """Encoder of every arm: resnet18, resnet34, resnet50, unet, resunet."""
+    """Encoder of every arm: resnet18, resnet34, resnet50, unet, resunet, poolunet, swin."""
     width: Annotated[int | None, _default("width", "INT")] = None
     """Channels of the first level; by default the architecture's own."""
     norm: Annotated[Literal["batch", "instance", "group"] | None, _default("norm", "{batch,instance,group}")] = None

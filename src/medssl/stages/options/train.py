@@ -54,7 +54,7 @@ class Pretrain:
     """Pre-train an encoder on prepared scans, without labels."""
 
     method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")]
-    """Method: pcrl. `medssl pretrain METHOD --help` shows its own options too."""
+    """Method: pcrl, dae. `medssl pretrain METHOD --help` shows its own options too."""
     data: Path
     """Folder that `medssl prepare` filled."""
     out: Path

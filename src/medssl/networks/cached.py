@@ -1,0 +1,50 @@
+"""Gradient caching: a batch that does not fit is encoded a chunk at a time, and its gradient is exact."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from medssl.contract import Shared, in_one_graph
+
+
+class Cached:
+    """The maps of a batch for terms that compare all its samples (Gao et al., arXiv:2101.06983).
+
+    ``maps``, the levels ``keep`` of ``encode(x)``, are leaves as those of ``Shared``. With a ``chunk`` smaller than the
+    batch they come from encodes without a graph; once all such terms have been yielded, ``again()`` encodes each chunk
+    anew and hands it the gradients that its leaves have collected. Batch-norm statistics are those of a chunk, and
+    their running means move at both encodes; whatever else ``encode`` does must be the same both times.
+    """
+
+    def __init__(
+        self, encode: Callable[[Tensor], Sequence[Tensor]], x: Tensor, chunk: int = 0, keep: Sequence[int] = (-1,)
+    ) -> None:
+        self._encode, self._x, self._keep = encode, x, keep
+        several = 0 < chunk < len(x)
+        self._parts = [slice(i, i + chunk) for i in range(0, len(x), chunk)] if several else [slice(None)]
+        self._whole: Shared | None = None
+        if not several or in_one_graph():
+            levels = zip(*(encode(x[part]) for part in self._parts), strict=True)
+            self._whole = Shared([torch.cat(level) if several else level[0] for level in levels])
+            self.maps = [self._whole.maps[level] for level in keep]
+            return
+        with torch.no_grad():
+            found = [[maps[level] for level in keep] for maps in (encode(x[part]) for part in self._parts)]
+        torch.clear_autocast_cache()  # it holds copies of the weights that know no gradient
+        self.maps = [torch.cat(level).requires_grad_() for level in zip(*found, strict=True)]
+
+    def again(self) -> Iterator[tuple[slice, Shared]]:
+        """Rows of each chunk and its maps at all levels, for terms of single samples and then for the driver."""
+        if self._whole is not None and len(self._parts) == 1:
+            yield self._parts[0], self._whole
+            return
+        for part in self._parts:
+            if self._whole is not None:
+                yield part, Shared([level[part] for level in self._whole.maps])  # one graph: nothing is cut
+                continue
+            shared = Shared(self._encode(self._x[part]))
+            for level, leaf in zip(self._keep, self.maps, strict=True):
+                if leaf.grad is not None and shared.maps[level].requires_grad:
+                    shared.maps[level].grad = leaf.grad[part]
+            yield part, shared
