@@ -7,15 +7,18 @@ if TYPE_CHECKING:
     from medssl.errors import UserError
     from medssl.loading import load
     from medssl.methods.pcrl import PCRL, PCRLConfig
+    from medssl.methods.simclr import SimCLR, SimCLRConfig
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
 _HOMES = {
     "PCRL": "medssl.methods.pcrl",
     "PCRLConfig": "medssl.methods.pcrl",
+    "SimCLR": "medssl.methods.simclr",
+    "SimCLRConfig": "medssl.methods.simclr",
     "UserError": "medssl.errors",
     "load": "medssl.loading",
 }
-__all__ = ["PCRL", "PCRLConfig", "UserError", "load"]
+__all__ = ["PCRL", "PCRLConfig", "SimCLR", "SimCLRConfig", "UserError", "load"]
 
 
 def __getattr__(name: str) -> Any:

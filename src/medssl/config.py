@@ -1,7 +1,7 @@
 """Configurations: frozen dataclasses whose field docstrings are the help, kept as TOML beside what they made."""
 
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from medssl.errors import UserError, raise_all
 from medssl.value_types import fits, wrong_type
@@ -54,7 +54,14 @@ class ModelConfig(ModelOptions):
             found.append(UserError(f"width is {self.width}", fix="give 4 or more"))
         if self.value_range[0] >= self.value_range[1]:
             found.append(UserError(f"value range {self.value_range} is empty", fix="give low < high"))
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and (value := getattr(self, name)) not in get_args(hint):
+                found.append(UserError(f"{name} is {value!r}", fix=f"choose one of {', '.join(get_args(hint))}"))
         return found
+
+    def refused(self, **wrong: bool) -> list[UserError]:
+        """The named options for which True is given, each as a mistake."""
+        return [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
 
     @property
     def size(self) -> tuple[int, ...]:

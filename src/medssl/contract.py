@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import UserError
-from medssl.rng import Rng
+from medssl.rng import Rng, key
 
 _one_graph: ContextVar[bool] = ContextVar("one_graph", default=False)
 
@@ -186,6 +186,14 @@ class Method(nn.Module):
     def _own_ids(self, n: int) -> Tensor:
         # Negative, so that they never meet an id the user gives; new ones every step.
         return -1 - torch.arange(n) - n * getattr(self, "_steps", 0)
+
+
+@contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """Within, layers draw their first weights from ``seed``; a user's own generator goes on undisturbed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "weights") % 2**63)
+        yield
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 
 
 def active() -> bool:
@@ -29,6 +31,23 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """``gather`` through which gradients return: a rank's x collects those that every rank has of its share."""
+    return _Gather.apply(x) if active() else x
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        whole = gradient.contiguous().clone()
+        dist.all_reduce(whole)
+        return whole.chunk(world_size())[rank()]
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 from medssl.errors import UserError
 
 # name: "module:Config:Method"; strings, so that listing the methods imports none of them
-METHODS = {"pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL"}
+METHODS = {
+    "pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL",
+    "simclr": "medssl.methods.simclr:SimCLRConfig:SimCLR",
+}
 
 
 def resolve(name: str) -> tuple[Any, Any]:

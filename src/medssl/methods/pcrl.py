@@ -8,31 +8,30 @@ that a code t prescribes. The numbered equations are in ``PCRL.losses``.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views
+from medssl.contract import Batch, Method, Shared, Term, Views, weights_from
 from medssl.errors import UserError
 from medssl.losses.contrastive import far_or_other, info_nce, unit
 from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.attention import TransformAttention
 from medssl.networks.balance import GradientBalance
-from medssl.networks.decoder import Decoder
+from medssl.networks.decoder import decoder_for
 from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
-from medssl.networks.momentum import KeyQueue, frozen_copy, move_towards, teach
+from medssl.networks.momentum import KeyQueue, fit_queue, frozen_copy, move_towards, sample_shuffle, teach
 from medssl.networks.norms import set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
-from medssl.rng import Rng, key
+from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
 from medssl.views.pose import anchors, before_turn, poses
 from medssl.views.turn import code_size, turn, unturn
 
 ANCHORS = 32  # positions a view that the patch contrast compares
-FRESH = 0.06  # (1 - m) · steps that a key is kept: how far the teacher may move while a key is a negative
 LEARNERS = {"encoder", "projector", "patch_projector"}  # what the teacher holds a copy of
 
 
@@ -74,21 +73,17 @@ class PCRLConfig(ModelConfig):
 
     def problems(self) -> list[UserError]:
         found = super().problems()
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and (value := getattr(self, name)) not in get_args(hint):
-                found.append(UserError(f"{name} is {value!r}", fix=f"choose one of {', '.join(get_args(hint))}"))
         weight = self.rebuild_weight
         pair = weight if isinstance(weight, tuple) else (weight, weight)
         numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)
-        wrong = {
-            "queue": self.queue is not None and self.queue < 1,
-            "momentum": self.momentum is not None and not 0 <= self.momentum < 1,
-            "temperature": self.temperature <= 0,
-            "batch_groups": self.batch_groups < 1,
-            "rebuild_weight": weight != "balanced" and not numbers,
-            "contrast_weight": self.contrast_weight < 0,
-        }
-        found += [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
+        found += self.refused(
+            queue=self.queue is not None and self.queue < 1,
+            momentum=self.momentum is not None and not 0 <= self.momentum < 1,
+            temperature=self.temperature <= 0,
+            batch_groups=self.batch_groups < 1,
+            rebuild_weight=weight != "balanced" and not numbers,
+            contrast_weight=self.contrast_weight < 0,
+        )
         if self.head == "sigmoid" and (self.value_range[0] < 0 or self.value_range[1] > 1):
             found.append(UserError(f"a sigmoid cannot reach {self.value_range}", fix="choose head=linear"))
         if self.contrast_weight == 0 and self.rebuild_weight in (0, "balanced"):
@@ -99,9 +94,8 @@ class PCRLConfig(ModelConfig):
         """Queue and momentum that suit this many training images and steps of this batch, where none is given."""
         # Paper: 16384 keys, m = .999. Published code: the same for every data set.
         # Ours: a teacher that reaches back over 5 % of a short run; no key that it has left behind (ADR 0008).
-        momentum = min(0.999, max(0.9, 1 - 20 / steps)) if self.momentum is None else self.momentum
-        fresh = max(4 * batch, round(FRESH * batch / (1 - momentum)))
-        return replace(self, queue=self.queue or max(1, min(16384, images, fresh)), momentum=momentum)
+        queue, momentum = fit_queue(self.queue, self.momentum, images, steps, batch)
+        return replace(self, queue=queue, momentum=momentum)
 
 
 class PCRL(Method):
@@ -115,8 +109,7 @@ class PCRL(Method):
         super().__init__()
         self.config = config = from_table(PCRLConfig, options) if config is None else config
         self._momentum = 0.999 if config.momentum is None else config.momentum
-        with torch.random.fork_rng(devices=[]):  # a user's own generator goes on undisturbed
-            torch.manual_seed(key(config.seed, "weights") % 2**63)
+        with weights_from(config.seed):
             self._build(config)
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 2048, config.embed_dim)
@@ -140,11 +133,7 @@ class PCRL(Method):
         if config.contrast != "image":
             self.patch_projector = Projector(encoder.channels[self._level], out=config.embed_dim)
         self.attention = TransformAttention(code_size(config.dims), encoder.channels[-1], config.dims, config.attention)
-        bounded = config.dims == 3 and config.value_range[0] >= 0 and config.value_range[1] <= 1
-        head: Any = ("sigmoid" if bounded else "linear") if config.head == "auto" else config.head
-        up: Any = "transposed" if config.encoder == "poolunet" else "nearest"
-        shape = (encoder.channels, encoder.strides, config.dims, config.channels)
-        self.decoder = Decoder(*shape, head=head, up=up, norm=config.norm)
+        self.decoder = decoder_for(config, encoder, head=config.head)
 
     def _learners(self) -> nn.ModuleDict:
         return nn.ModuleDict({name: module for name, module in self.named_children() if name in LEARNERS})
@@ -172,9 +161,9 @@ class PCRL(Method):
         shares = {name: float(rng.batch(f"pcrl/{name}").random()) for name in ("alpha", "lambda")}
         drawn |= {name: max(share, 1 - share) for name, share in shares.items()}
         drawn["order"] = torch.from_numpy(rng.batch("pcrl/order").permutation(len(batch))).to(device)
-        ranks = distributed.world_size()
-        if config.norm == "batch" and max(ranks, config.batch_groups) > 1:
-            drawn["shuffle"] = torch.from_numpy(rng.batch("pcrl/shuffle").permutation(len(batch) * ranks)).to(device)
+        shuffle = sample_shuffle(rng, len(batch), config.norm, config.batch_groups)
+        if shuffle is not None:
+            drawn["shuffle"] = shuffle.to(device)
         return Views(images, drawn)
 
     # Objective ------------------------------------------------------------------------------------------------
