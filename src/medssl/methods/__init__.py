@@ -9,6 +9,7 @@ from medssl.errors import UserError
 METHODS = {
     "pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL",
     "simclr": "medssl.methods.simclr:SimCLRConfig:SimCLR",
+    "moco": "medssl.methods.moco:MoCoConfig:MoCo",
 }
 
 
