@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medssl.errors import UserError
     from medssl.loading import load
+    from medssl.methods.genesis import Genesis, GenesisConfig
     from medssl.methods.moco import MoCo, MoCoConfig
     from medssl.methods.pcrl import PCRL, PCRLConfig
     from medssl.methods.simclr import SimCLR, SimCLRConfig
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
 _HOMES = {
+    "Genesis": "medssl.methods.genesis",
+    "GenesisConfig": "medssl.methods.genesis",
     "MoCo": "medssl.methods.moco",
     "MoCoConfig": "medssl.methods.moco",
     "PCRL": "medssl.methods.pcrl",
@@ -21,7 +24,18 @@ _HOMES = {
     "UserError": "medssl.errors",
     "load": "medssl.loading",
 }
-__all__ = ["PCRL", "MoCo", "MoCoConfig", "PCRLConfig", "SimCLR", "SimCLRConfig", "UserError", "load"]
+__all__ = [
+    "PCRL",
+    "Genesis",
+    "GenesisConfig",
+    "MoCo",
+    "MoCoConfig",
+    "PCRLConfig",
+    "SimCLR",
+    "SimCLRConfig",
+    "UserError",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

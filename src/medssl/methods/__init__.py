@@ -10,6 +10,7 @@ METHODS = {
     "pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL",
     "simclr": "medssl.methods.simclr:SimCLRConfig:SimCLR",
     "moco": "medssl.methods.moco:MoCoConfig:MoCo",
+    "genesis": "medssl.methods.genesis:GenesisConfig:Genesis",
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
 from medssl.errors import UserError
 from medssl.losses.contrastive import far_or_other, info_nce, unit
 from medssl.losses.reconstruction import rebuild_error
@@ -84,8 +84,7 @@ class PCRLConfig(ModelConfig):
             rebuild_weight=weight != "balanced" and not numbers,
             contrast_weight=self.contrast_weight < 0,
         )
-        if self.head == "sigmoid" and (self.value_range[0] < 0 or self.value_range[1] > 1):
-            found.append(UserError(f"a sigmoid cannot reach {self.value_range}", fix="choose head=linear"))
+        found += self.unreachable(self.head)
         if self.contrast_weight == 0 and self.rebuild_weight in (0, "balanced"):
             found.append(UserError("nothing is left to learn", fix="give contrast or reconstruction a weight"))
         return found
@@ -273,17 +272,14 @@ class PCRL(Method):
 
     # Report ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def rebuild_samples(self, views: Views) -> dict[str, Any]:
         """What the report shows: (b, C, *s) view, target, rebuilt; (n, C, *s) the first view in n poses, and T_t(x)."""
-        training = self.training
-        self.eval()
-        maps = self.encoder(views["x1"])
-        rebuilt = self.decoder(self._gated(maps, views["t1"]))
         names, codes = poses(self.config.size)
-        codes = codes.to(rebuilt.device)
-        first = [level[:1].expand(len(codes), *level.shape[1:]) for level in maps]
-        clean = unturn(views["target1"][:1], views["t1"][:1]).expand(len(codes), *rebuilt.shape[1:])
-        gate = {"gate_rebuilt": self.decoder(self._gated(first, codes)), "gate_target": turn(clean, codes)}
-        self.train(training)
+        with evaluating(self):
+            maps = self.encoder(views["x1"])
+            rebuilt = self.decoder(self._gated(maps, views["t1"]))
+            codes = codes.to(rebuilt.device)
+            first = [level[:1].expand(len(codes), *level.shape[1:]) for level in maps]
+            clean = unturn(views["target1"][:1], views["t1"][:1]).expand(len(codes), *rebuilt.shape[1:])
+            gate = {"gate_rebuilt": self.decoder(self._gated(first, codes)), "gate_target": turn(clean, codes)}
         return {"view": views["x1"], "target": views["target1"], "rebuilt": rebuilt, **gate, "gate_names": names}
