@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from medssl.errors import UserError
     from medssl.loading import load
     from medssl.methods.genesis import Genesis, GenesisConfig
+    from medssl.methods.mae import MAE, MAEConfig
     from medssl.methods.moco import MoCo, MoCoConfig
     from medssl.methods.pcrl import PCRL, PCRLConfig
     from medssl.methods.simclr import SimCLR, SimCLRConfig
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Genesis": "medssl.methods.genesis",
     "GenesisConfig": "medssl.methods.genesis",
+    "MAE": "medssl.methods.mae",
+    "MAEConfig": "medssl.methods.mae",
     "MoCo": "medssl.methods.moco",
     "MoCoConfig": "medssl.methods.moco",
     "PCRL": "medssl.methods.pcrl",
@@ -25,9 +28,11 @@ _HOMES = {
     "load": "medssl.loading",
 }
 __all__ = [
+    "MAE",
     "PCRL",
     "Genesis",
     "GenesisConfig",
+    "MAEConfig",
     "MoCo",
     "MoCoConfig",
     "PCRLConfig",

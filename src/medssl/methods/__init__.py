@@ -10,6 +10,7 @@ METHODS = {
     "pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL",
     "simclr": "medssl.methods.simclr:SimCLRConfig:SimCLR",
     "moco": "medssl.methods.moco:MoCoConfig:MoCo",
+    "mae": "medssl.methods.mae:MAEConfig:MAE",
     "genesis": "medssl.methods.genesis:GenesisConfig:Genesis",
 }
 
