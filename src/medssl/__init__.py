@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from medssl.methods.mae import MAE, MAEConfig
     from medssl.methods.moco import MoCo, MoCoConfig
     from medssl.methods.pcrl import PCRL, PCRLConfig
+    from medssl.methods.pcrlv2 import PCRLv2, PCRLv2Config
     from medssl.methods.simclr import SimCLR, SimCLRConfig
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
@@ -22,6 +23,8 @@ _HOMES = {
     "MoCoConfig": "medssl.methods.moco",
     "PCRL": "medssl.methods.pcrl",
     "PCRLConfig": "medssl.methods.pcrl",
+    "PCRLv2": "medssl.methods.pcrlv2",
+    "PCRLv2Config": "medssl.methods.pcrlv2",
     "SimCLR": "medssl.methods.simclr",
     "SimCLRConfig": "medssl.methods.simclr",
     "UserError": "medssl.errors",
@@ -36,6 +39,8 @@ __all__ = [
     "MoCo",
     "MoCoConfig",
     "PCRLConfig",
+    "PCRLv2",
+    "PCRLv2Config",
     "SimCLR",
     "SimCLRConfig",
     "UserError",

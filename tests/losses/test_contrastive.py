@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medssl.losses.contrastive import far_or_other, info_nce, nt_xent, strangers, unit
+from medssl.losses.contrastive import far_or_other, info_nce, nt_xent, simsiam, strangers, unit
 
 
 def vectors(n, d=5, seed=0):
@@ -143,3 +143,17 @@ def test_nt_xent_over_halves_of_a_batch_is_the_mean_of_both():
     halves = [nt_xent(first[s], second[s], (first, second), allowed[s], 0.3) for s in (slice(0, 3), slice(3, 6))]
     whole = nt_xent(first, second, (first, second), allowed, 0.3)
     assert float(sum(halves)) / 2 == pytest.approx(float(whole), abs=1e-14)
+
+
+def test_simsiam_equals_its_equations_and_stops_the_projections():
+    p1, z1, p2, z2 = (torch.randn(4, 5, dtype=torch.float64, requires_grad=True) for _ in range(4))
+    total = 0.0
+    for i in range(4):
+        cosines = [sum(a * b for a, b in zip(p[i], z[i], strict=True)) / (p[i].norm() * z[i].norm())
+                   for p, z in ((p1, z2), (p2, z1))]  # fmt: skip
+        total -= 0.5 * float(sum(cosines).detach())
+    value = simsiam(p1, z1, p2, z2)
+    assert float(value.detach()) == pytest.approx(total / 4, abs=1e-12)
+    value.backward()
+    assert p1.grad is not None and p2.grad is not None and z1.grad is None and z2.grad is None
+    assert float(simsiam(p1.detach(), 3 * p1, 2 * p1.detach(), p1).detach()) == pytest.approx(-1, abs=1e-12)

@@ -7,7 +7,7 @@ import torch
 
 from medssl.config import ModelConfig
 from medssl.networks.attention import TransformAttention
-from medssl.networks.decoder import Decoder, decoder_for
+from medssl.networks.decoder import Decoder, LevelImage, decoder_for
 from medssl.networks.heads import Projector
 from medssl.networks.pyramid import build_encoder
 
@@ -73,3 +73,12 @@ def test_a_sigmoid_stays_within_zero_and_one():
     decoder = Decoder([8, 16], [(1, 1), (2, 2)], 2, 1, head="sigmoid")
     found = decoder([100 * torch.randn(1, 8, 8, 8), 100 * torch.randn(1, 16, 4, 4)])
     assert float(found.min()) >= 0 and float(found.max()) <= 1
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize(("dims", "layers"), [(2, 4), (3, 2)])
+def test_an_image_of_a_level_has_full_size(dims, layers, bounded):
+    head = LevelImage(6, 2, dims, bounded=bounded, norm="group")
+    found = head(10 * torch.randn(3, 6, *(3, 4, 2)[:dims]), (12, 16, 8)[:dims])
+    assert found.shape == (3, 2, *(12, 16, 8)[:dims]) and len(head.layers) == layers
+    assert (float(found.detach().min()) >= 0 and float(found.detach().max()) <= 1) == bounded

@@ -53,6 +53,22 @@ def nt_xent(
     return info_nce(anchors, partners, torch.cat(others), allowed.repeat(2, 2), temperature)
 
 
+def simsiam(
+    predicted1: Float[Tensor, "n d"],
+    projected1: Float[Tensor, "n d"],
+    predicted2: Float[Tensor, "n d"],
+    projected2: Float[Tensor, "n d"],
+) -> Float[Tensor, ""]:
+    """−½·[cos(p1, sg z2) + cos(p2, sg z1)], mean over rows (SimSiam, arXiv:2011.10566 Eq. 1 and 2): −1 at best.
+
+    No gradient passes into the projections z: only so does it not collapse without negatives.
+    """
+    with torch.autocast(predicted1.device.type, enabled=False):
+        one = (unit(predicted1) * unit(projected2.detach())).sum(1)  # (n,)
+        two = (unit(predicted2) * unit(projected1.detach())).sum(1)
+        return -0.5 * (one + two).mean()
+
+
 def strangers(
     items: Int[Tensor, " n"],
     patients: Int[Tensor, " n"],

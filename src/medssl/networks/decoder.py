@@ -93,6 +93,28 @@ def decoder_for(
     return Decoder(*shape, skips=skips, head=end, up=up, norm=config.norm)
 
 
+class LevelImage(nn.Module):
+    """An image from one level of a decoder, upsampled to full size: PCRLv2's intermediate restoration.
+
+    2D: 3-convolution, norm, ReLU, 1-convolution. 3D: 3-convolution, norm. Then a sigmoid where ``bounded``.
+    """
+
+    def __init__(self, channels: int, out_channels: int, dims: int, *, bounded: bool, norm: NormName = "batch") -> None:
+        super().__init__()
+        conv, normal = Conv["conv", dims], Norm["batch", dims]
+        middle = channels if dims == 2 else out_channels
+        self.layers = nn.Sequential(conv(channels, middle, 3, padding=1), normal(middle))
+        if dims == 2:
+            self.layers.extend([nn.ReLU(inplace=True), conv(middle, out_channels, 1)])
+        self.bounded, self.mode = bounded, "bilinear" if dims == 2 else "trilinear"
+        set_norm(self, norm)
+
+    def forward(self, level: Tensor, size: Sequence[int]) -> Tensor:
+        """(b, channels, *coarse) → (b, out_channels, *size)."""
+        x = in_safe_precision(self.layers, min(level.shape[2:]), level)
+        return F.interpolate(torch.sigmoid(x) if self.bounded else x, size=tuple(size), mode=self.mode)
+
+
 class _Up(nn.Module):
     def __init__(self, before: int, skip: int, after: int, factor: tuple[int, ...], dims: int, up: str) -> None:
         super().__init__()
