@@ -59,7 +59,7 @@ def simsiam(
     predicted2: Float[Tensor, "n d"],
     projected2: Float[Tensor, "n d"],
 ) -> Float[Tensor, ""]:
-    """−½·[cos(p1, sg z2) + cos(p2, sg z1)], mean over rows (SimSiam, arXiv:2011.10566 Eq. 1 and 2): −1 at best.
+    """−½·[cos(p1, sg z2) + cos(p2, sg z1)], mean over rows (SimSiam, arXiv:2011.10566 Eq. 4): −1 at best.
 
     No gradient passes into the projections z: only so does it not collapse without negatives.
     """

@@ -70,7 +70,7 @@ class Genesis(Method):
     @torch.no_grad()
     def views(self, batch: Batch, rng: Rng) -> Views:
         # Paper and published code: cubes of one size, flipped with probability .4 an axis.
-        # Ours: the crop, rotation and flips of PCRL's first view, so that arms differ by their objective (ADR 0009).
+        # Ours: the crop, rotation and flips of PCRL's first view, so that arms differ by their objective (ADR 0012).
         config, n = self.config, len(batch)
         clean = clean_view(batch.normalised(), self._pairs, rng, config.mirror)
         size, edge = config.size, self._pairs.shuffle_edge

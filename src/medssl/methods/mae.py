@@ -84,7 +84,7 @@ class MAE(Method):
     @torch.no_grad()
     def views(self, batch: Batch, rng: Rng) -> Views:
         # 2D paper: resized crops, flips. 3D paper: crops of one size, rotations, scaling, flips; no grey values.
-        # Ours: the crop, rotation and flips of PCRL's first view, so that arms differ by their objective (ADR 0009).
+        # Ours: the crop, rotation and flips of PCRL's first view, so that arms differ by their objective (ADR 0012).
         image = target = clean_view(batch.normalised(), self._pairs, rng, self.config.mirror)
         grid = tuple(n // p for n, p in zip(self.config.size, self.patch, strict=True))
         hidden = sample_mask(rng, "mae/mask", len(image), grid, self.config.mask_ratio).to(image.device)

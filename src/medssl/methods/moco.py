@@ -93,7 +93,7 @@ class MoCo(Method):
     @torch.no_grad()
     def views(self, batch: Batch, rng: Rng) -> Views:
         # Paper: crops, colour distortion, blur of photographs. Published code: the same.
-        # Ours: the views of PCRL to the bit, so that arms of a study differ by their objective only (ADR 0009).
+        # Ours: the views of PCRL to the bit, so that arms of a study differ by their objective only (ADR 0012).
         pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng, self.config.mirror)
         drawn = {"item": batch.item, "patient": batch.patient}
         shuffle = sample_shuffle(rng, len(batch), self.config.norm, self.config.batch_groups)

@@ -92,7 +92,7 @@ class PCRLv2(Method):
     @torch.no_grad()
     def views(self, batch: Batch, rng: Rng) -> Views:
         # Paper: cutout (2D) or swapped blocks (3D) in the large views, none in the small; targets before both.
-        # Ours: the same order; how grey values change and content is taken away is PCRL's pair (ADR 0009).
+        # Ours: the same order; how grey values change and content is taken away is PCRL's pair (ADR 0012).
         if len(batch) < 2:
             raise UserError("one image a step", "--batch", "give 2 or more: pcrlv2 compares after batch norm")
         count, mirror, image = self.config.parts, self.config.mirror, batch.normalised()

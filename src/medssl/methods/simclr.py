@@ -28,7 +28,7 @@ class SimCLRConfig(ModelConfig):
     """SimCLR's options; defaults are the paper's unless they say otherwise."""
 
     temperature: float = 0.1
-    """Temperature of the contrast; the paper finds .1 best for long runs, .5 for short ones."""
+    """Temperature of the contrast; .1 to .5 are usual."""
     mirror: bool = True
     """Inputs may be mirrored: images left-right, volumes along every axis."""
     embed_dim: int = 128
@@ -65,7 +65,7 @@ class SimCLR(Method):
     @torch.no_grad()
     def views(self, batch: Batch, rng: Rng) -> Views:
         # Paper: crops, colour distortion, blur of photographs. Published code: the same.
-        # Ours: the views of PCRL to the bit, so that arms of a study differ by their objective only (ADR 0009).
+        # Ours: the views of PCRL to the bit, so that arms of a study differ by their objective only (ADR 0012).
         pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng, self.config.mirror)
         return Views({"x1": pair.x1, "x2": pair.x2}, {"item": batch.item, "patient": batch.patient})
 
