@@ -41,5 +41,6 @@ def _rows(options: type) -> list[tuple[str, str, str]]:
         name = f.name.upper() if positional else f"--{f.name.replace('_', '-')}"
         value = getattr(importlib.import_module(options.__module__), "DEFAULTS", {}).get(f.name, f.default)
         default = "required" if value is MISSING else "" if value in (None, (), "") else f"`{value}`"
-        rows.append((name, default, docs.get(f.name, "").replace("\n", " ").replace("|", "\\|")))
+        told = next((a.help for a in get_args(f.type) if getattr(a, "help", None)), docs.get(f.name, ""))
+        rows.append((name, default, told.replace("\n", " ").replace("|", "\\|")))
     return rows

@@ -10,6 +10,7 @@ import pytest
 
 from medssl.arguments import field_docs
 from medssl.cli import VERBS, main
+from medssl.methods import METHODS
 
 
 def options_of(verb):
@@ -51,6 +52,14 @@ def test_every_verb_explains_every_option_without_torch(verb, capsys):
     for name, doc in all_fields(options_of(verb)):
         assert doc, f"{verb}: field {name} has no docstring"
         assert f"--{name.replace('_', '-')}" in said or name.upper() in said or "{" in said
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "preview"])
+def test_help_names_every_method(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert ", ".join(METHODS) in said
 
 
 def test_help_of_a_method_shows_its_own_options(capsys):

@@ -1,4 +1,4 @@
-"""Two gloo ranks: gathered rows and averaged gradients, absent ones as zeros; one process changes nothing."""
+"""Two gloo ranks: gathered rows, their gradients, averaged gradients, absent ones as zeros; one changes nothing."""
 
 import socket
 
@@ -15,6 +15,11 @@ def test_one_process_is_the_identity():
     p = torch.nn.Parameter(torch.ones(2))
     distributed.average_gradients([p])
     assert p.grad is None
+
+
+def _shared_loss(rows, whole):
+    """A loss of which each row depends on all rows."""
+    return (rows @ whole.T).pow(2).mean()
 
 
 def _rank(rank, port, results):
@@ -37,7 +42,9 @@ def _rank(rank, port, results):
     none = distributed.gather_rows(torch.ones(2 * rank, 2, dtype=torch.long))
     ok &= rows.flatten().tolist() == [0, 1, 2, 3] and none.tolist() == [[1, 1], [1, 1]]
     ok &= torch.equal(mine.grad / 2, 3 * mine.detach() ** 2)  # both ranks' gradients, as an average will halve them
-    results[rank] = (ok, float(a.grad.mean()), b.grad.tolist(), a.grad.stride() == strides)
+    rows = torch.arange(8.0).view(4, 2)[2 * rank : 2 * rank + 2].requires_grad_()
+    _shared_loss(rows, distributed.gather_rows(rows)).backward()
+    results[rank] = (ok, float(a.grad.mean()), b.grad.tolist(), a.grad.stride() == strides, rows.grad.tolist())
     torch.distributed.destroy_process_group()
 
 
@@ -48,4 +55,8 @@ def test_two_ranks(tmp_path):
     with mp.Manager() as manager:
         results = manager.dict()
         mp.spawn(_rank, args=(port, results), nprocs=2)
-        assert dict(results) == {r: (True, 1.5, [2.0, 2.0, 2.0], True) for r in (0, 1)}
+        found = dict(results)
+    assert [found[r][:4] for r in (0, 1)] == [(True, 1.5, [2.0, 2.0, 2.0], True)] * 2
+    rows = torch.arange(8.0).view(4, 2).requires_grad_()
+    (2 * _shared_loss(rows, rows)).backward()  # the sum of both ranks' means is twice the mean over all
+    torch.testing.assert_close(torch.tensor([found[0][4], found[1][4]]).view(4, 2), rows.grad)

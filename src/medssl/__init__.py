@@ -7,18 +7,50 @@ if TYPE_CHECKING:
     from medssl.errors import UserError
     from medssl.loading import load
     from medssl.methods.dae import DAE, DAEConfig
+    from medssl.methods.genesis import Genesis, GenesisConfig
+    from medssl.methods.mae import MAE, MAEConfig
+    from medssl.methods.moco import MoCo, MoCoConfig
     from medssl.methods.pcrl import PCRL, PCRLConfig
+    from medssl.methods.pcrlv2 import PCRLv2, PCRLv2Config
+    from medssl.methods.simclr import SimCLR, SimCLRConfig
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
 _HOMES = {
     "DAE": "medssl.methods.dae",
     "DAEConfig": "medssl.methods.dae",
+    "Genesis": "medssl.methods.genesis",
+    "GenesisConfig": "medssl.methods.genesis",
+    "MAE": "medssl.methods.mae",
+    "MAEConfig": "medssl.methods.mae",
+    "MoCo": "medssl.methods.moco",
+    "MoCoConfig": "medssl.methods.moco",
     "PCRL": "medssl.methods.pcrl",
     "PCRLConfig": "medssl.methods.pcrl",
+    "PCRLv2": "medssl.methods.pcrlv2",
+    "PCRLv2Config": "medssl.methods.pcrlv2",
+    "SimCLR": "medssl.methods.simclr",
+    "SimCLRConfig": "medssl.methods.simclr",
     "UserError": "medssl.errors",
     "load": "medssl.loading",
 }
-__all__ = ["DAE", "PCRL", "DAEConfig", "PCRLConfig", "UserError", "load"]
+__all__ = [
+    "DAE",
+    "MAE",
+    "PCRL",
+    "DAEConfig",
+    "Genesis",
+    "GenesisConfig",
+    "MAEConfig",
+    "MoCo",
+    "MoCoConfig",
+    "PCRLConfig",
+    "PCRLv2",
+    "PCRLv2Config",
+    "SimCLR",
+    "SimCLRConfig",
+    "UserError",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

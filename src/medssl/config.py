@@ -67,6 +67,12 @@ class ModelConfig(ModelOptions):
         """The named options for which True is given, each as a mistake."""
         return [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
 
+    def unreachable(self, head: str) -> list[UserError]:
+        """A mistake where the ``head`` of a decoder cannot say every value of the images."""
+        if head != "sigmoid" or (self.value_range[0] >= 0 and self.value_range[1] <= 1):
+            return []
+        return [UserError(f"a sigmoid cannot reach {self.value_range}", fix="choose head=linear")]
+
     @property
     def size(self) -> tuple[int, ...]:
         """The patch, or its default."""

@@ -256,6 +256,18 @@ def weights_from(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within, ``module`` only looks: no gradients, running statistics stay. Then it goes on as it was."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+@contextmanager
 def one_graph() -> Iterator[None]:
     """Within, ``Shared`` cuts nothing: all terms hang on one graph."""
     token = _one_graph.set(True)

@@ -23,13 +23,18 @@ def make(name, dims, **options):
     return method(config(**{**SMALL, "dims": dims, "patch": (16,) * dims, **options}).fitted(64, 200, 4))
 
 
+# Steps within which every part has its turn: a method may draw the levels of its decoder that a step compares.
+TURNS = {"pcrlv2": 30}
+
+
 def images_for(method, b=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(b, method.config.channels, *method.region(), generator=generator)
 
 
-def batch_for(method, b=4, seed=0):
-    return Batch.of(images_for(method, b, seed), modality=torch.arange(b) % 2)
+def batch_for(method, step=0):
+    """Other patients every step, those of an earlier one are nobody's negatives; two modalities in turn."""
+    return Batch.of(images_for(method, seed=step), torch.arange(4) + 4 * step, modality=torch.arange(4) % 2)
 
 
 def optimizer_of(method):
@@ -39,12 +44,19 @@ def optimizer_of(method):
 def train(method, optimizer, steps):
     terms = []
     for step in steps:
-        views = method.views(batch_for(method, seed=step), Rng(0, step))
+        views = method.views(batch_for(method, step), Rng(0, step))
         optimizer.zero_grad(set_to_none=True)
         terms.append({k: float(v) for k, v in backpropagate(method.losses(views, step / 10)).items()})
         optimizer.step()
         method.after_step(step / 10)
     return terms
+
+
+def warm(name, dims):
+    """After one step: without keys of earlier images some losses have no gradient."""
+    method = make(name, dims)
+    train(method, optimizer_of(method), range(1))
+    return method
 
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
@@ -60,8 +72,8 @@ def test_views_are_a_function_of_batch_and_rng(name, dims):
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_losses_are_a_function_of_parameters_and_views(name, dims):
-    method = make(name, dims)
-    views = method.views(batch_for(method), Rng(0, 0))
+    method = warm(name, dims)
+    views = method.views(batch_for(method, 1), Rng(0, 1))
     torch.manual_seed(1)
     one = {k: float(v) for k, v in backpropagate(method.losses(views, 0.5)).items()}
     torch.manual_seed(2)
@@ -70,9 +82,8 @@ def test_losses_are_a_function_of_parameters_and_views(name, dims):
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_terms_are_finite_scalars_with_names_of_their_own_and_shared_comes_last(name, dims):
-    method = make(name, dims)
-    train(method, optimizer_of(method), range(1))
-    views = method.views(batch_for(method), Rng(0, 1))
+    method = warm(name, dims)
+    views = method.views(batch_for(method, 1), Rng(0, 1))
     with one_graph():
         items = list(method.losses(views, 0.0))
     terms = [item for item in items if isinstance(item, Term)]
@@ -83,8 +94,9 @@ def test_terms_are_finite_scalars_with_names_of_their_own_and_shared_comes_last(
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_branchwise_gradient_equals_the_one_graph(name, dims):
-    method = make(name, dims).double()
-    views = method.views(batch_for(method), Rng(0, 0))
+    method = warm(name, dims).double()
+    method.zero_grad(set_to_none=True)
+    views = method.views(batch_for(method, 1), Rng(0, 1))
     views.images = {k: v.double() if v.is_floating_point() else v for k, v in views.images.items()}
     views.drawn = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
                    for k, v in views.drawn.items()}  # fmt: skip
@@ -99,14 +111,14 @@ def test_branchwise_gradient_equals_the_one_graph(name, dims):
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_all_that_can_learn_learns_and_nothing_else_has_a_gradient(name, dims):
-    method = make(name, dims)
-    train(method, optimizer_of(method), range(1))  # some losses need a first step's memory
-    method.zero_grad(set_to_none=True)
-    views = method.views(batch_for(method, seed=1), Rng(0, 1))
-    backpropagate(method.losses(views, 0.0))
-    for n, p in method.named_parameters():
-        assert (p.grad is not None) == p.requires_grad, n
-    assert all(p.requires_grad and bool(p.grad.abs().sum() > 0) for p in method.encoder.parameters())
+    method = warm(name, dims)
+    learnt = set()
+    for step in range(1, 1 + TURNS.get(name, 1)):
+        method.zero_grad(set_to_none=True)
+        backpropagate(method.losses(method.views(batch_for(method, step), Rng(0, step)), 0.0))
+        learnt |= {n for n, p in method.named_parameters() if p.grad is not None}
+        assert all(p.requires_grad and bool(p.grad.abs().sum() > 0) for p in method.encoder.parameters())
+    assert learnt == {n for n, p in method.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
@@ -125,15 +137,15 @@ def test_resuming_from_the_state_gives_equal_losses(name, dims):
 
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_loss_goes_down_on_one_batch(name, dims):
-    method = make(name, dims)
+    method = warm(name, dims)
     optimizer, first, last = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3), None, None
-    views = method.views(batch_for(method), Rng(0, 0))
+    views = method.views(batch_for(method, 1), Rng(0, 1))
     for _ in range(15):
         optimizer.zero_grad(set_to_none=True)
         last = float(sum(backpropagate(method.losses(views, 0.0)).values()))
         first = last if first is None else first
         optimizer.step()
-    assert last < 0.8 * first
+    assert last < first - 0.2 * abs(first)  # cosines are losses below zero
 
 
 @pytest.mark.parametrize(("name", "dims"), ALL)

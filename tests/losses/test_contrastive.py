@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medssl.losses.contrastive import far_or_other, info_nce, unit
+from medssl.losses.contrastive import far_or_other, info_nce, nt_xent, simsiam, strangers, unit
 
 
 def vectors(n, d=5, seed=0):
@@ -108,3 +108,52 @@ def test_anchors_contrast_with_far_cells_and_other_patients_only():
                 expected = bool(items[v] != items[w] and patients[v] != patients[w])
             assert bool(found[i, j]) == expected, (i, j)
     assert not found.diagonal().any() and torch.equal(found, found.T)
+
+
+def naive_nt_xent(first, second, allowed, temperature):
+    """Eq. 1 as it reads: −log of the partner's share among all 2n − 1 others, those not allowed left out."""
+    z, n = [*first, *second], len(first)
+    total = 0.0
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        own = math.exp(float(z[i] @ z[partner]) / temperature)
+        others = [k for k in range(2 * n) if k not in (i, partner) and allowed[i % n, k % n]]
+        total -= math.log(own / (own + sum(math.exp(float(z[i] @ z[k]) / temperature) for k in others)))
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("patients", [[0, 1, 2, 3, 4], [0, 1, 1, 0, 2]])
+def test_nt_xent_equals_its_equation(patients):
+    first, second = vectors(5), vectors(5, seed=1)
+    ids = torch.tensor(patients)
+    allowed = strangers(torch.arange(5), ids, torch.arange(5), ids)
+    value = nt_xent(first, second, (first, second), allowed, 0.3)
+    assert float(value) == pytest.approx(naive_nt_xent(first, second, allowed, 0.3), abs=1e-12)
+
+
+def test_strangers_share_neither_image_nor_patient():
+    items, patients = torch.tensor([1, 2, 3]), torch.tensor([7, 7, 8])
+    found = strangers(items, patients, torch.tensor([3, 4]), torch.tensor([9, 7]))
+    assert found.tolist() == [[True, False], [True, False], [False, True]]
+
+
+def test_nt_xent_over_halves_of_a_batch_is_the_mean_of_both():
+    first, second = vectors(6), vectors(6, seed=1)
+    allowed = ~torch.eye(6, dtype=torch.bool)
+    halves = [nt_xent(first[s], second[s], (first, second), allowed[s], 0.3) for s in (slice(0, 3), slice(3, 6))]
+    whole = nt_xent(first, second, (first, second), allowed, 0.3)
+    assert float(sum(halves)) / 2 == pytest.approx(float(whole), abs=1e-14)
+
+
+def test_simsiam_equals_its_equations_and_stops_the_projections():
+    p1, z1, p2, z2 = (torch.randn(4, 5, dtype=torch.float64, requires_grad=True) for _ in range(4))
+    total = 0.0
+    for i in range(4):
+        cosines = [sum(a * b for a, b in zip(p[i], z[i], strict=True)) / (p[i].norm() * z[i].norm())
+                   for p, z in ((p1, z2), (p2, z1))]  # fmt: skip
+        total -= 0.5 * float(sum(cosines).detach())
+    value = simsiam(p1, z1, p2, z2)
+    assert float(value.detach()) == pytest.approx(total / 4, abs=1e-12)
+    value.backward()
+    assert p1.grad is not None and p2.grad is not None and z1.grad is None and z2.grad is None
+    assert float(simsiam(p1.detach(), 3 * p1, 2 * p1.detach(), p1).detach()) == pytest.approx(-1, abs=1e-12)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
+from medssl.networks.heads import Comparer, Projector, at_cells, at_places, mixed, pool
 
 
 def test_pool_is_the_mean_over_positions():
@@ -52,3 +52,19 @@ def test_all_of_the_first_is_the_first():
 def test_the_border_goes_on_to_the_edge():
     x = torch.ones(1, 2, 4, 4)
     assert torch.allclose(at_places(x, torch.tensor([[[-1.0, 1.0], [0.99, 0.0]]])), torch.ones(2, 2))
+
+
+def test_comparer_is_a_normalised_mean_and_its_prediction():
+    torch.manual_seed(0)
+    head, x = Comparer(3).double(), torch.randn(5, 3, 4, 2, dtype=torch.float64)
+    first, norm, _, last = head.predictor
+
+    def normalised(rows, layer):
+        return (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + layer.eps).sqrt()
+
+    z, p = head(x)
+    torch.testing.assert_close(z, normalised(x.flatten(2).mean(2), head.norm))
+    torch.testing.assert_close(p, last(normalised(first(z), norm).clamp(min=0)))
+    assert first.out_features == 6
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(out.dtype == torch.float32 for out in Comparer(3)(x.bfloat16()))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from medssl.networks.momentum import KeyQueue, frozen_copy, move_towards, teach
+from medssl.networks.momentum import KeyQueue, fit_queue, frozen_copy, move_towards, sample_shuffle, teach
+from medssl.rng import Rng
 
 
 def network():
@@ -105,3 +106,19 @@ def test_queue_goes_on_from_its_state():
     for queue in (one, other):
         queue.enqueue(keys([4, 5, 6]), ids([4, 5, 6]), ids([4, 5, 6]))
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+
+
+def test_queue_and_momentum_fit_the_data_unless_they_are_given():
+    assert fit_queue(None, None, 100000, 200000, 64) == (3840, 0.999)
+    assert fit_queue(None, None, 100000, 200000, 1024) == (16384, 0.999)  # never more than published
+    assert fit_queue(None, None, 40, 1200, 32)[0] == 40  # nor more than images
+    assert fit_queue(None, None, 2000, 50, 8) == (32, 0.9)  # nor a teacher that forgets at once
+    assert fit_queue(7, 0.5, 2000, 50, 8) == (7, 0.5)
+
+
+@pytest.mark.parametrize(("norm", "groups", "drawn"), [("batch", 1, False), ("group", 4, False), ("batch", 4, True)])
+def test_keys_are_shuffled_where_batch_norm_has_groups(norm, groups, drawn):
+    found = sample_shuffle(Rng(0, 3), 8, norm, groups)
+    assert (found is not None) == drawn
+    if found is not None:
+        assert sorted(found.tolist()) == list(range(8)) and torch.equal(found, sample_shuffle(Rng(0, 3, 8), 8, norm, 4))

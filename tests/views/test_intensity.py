@@ -4,7 +4,18 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from medssl.rng import Rng
-from medssl.views.intensity import Tone, apply_blur, apply_noise, apply_tone, sample_blur, sample_noise, sample_tone
+from medssl.views.intensity import (
+    Bezier,
+    Tone,
+    apply_bezier,
+    apply_blur,
+    apply_noise,
+    apply_tone,
+    sample_bezier,
+    sample_blur,
+    sample_noise,
+    sample_tone,
+)
 
 SHAPES = [(2, 32, 24), (1, 16, 20, 12)]
 
@@ -93,3 +104,55 @@ def test_draws_are_as_often_and_as_strong_as_asked() -> None:
     assert abs(float((tone.contrast != 1).float().mean()) - 0.8) < 0.05
     assert abs(float((tone.gamma != 1).float().mean()) - 0.3) < 0.05
     assert float(tone.brightness.min()) >= 0.6 and float(tone.brightness.max()) <= 1.4
+
+
+def naive_bezier(grey: float, points: np.ndarray) -> float:
+    """Solve x(t) = grey, then y(t): the cubic's coefficients from its control points."""
+    cubic = np.array([[-1, 3, -3, 1], [3, -6, 3, 0], [-3, 3, 0, 0], [1, 0, 0, 0]], float) @ points
+    roots = np.roots(cubic[:, 0] - [0, 0, 0, grey])
+    inside = [r.real for r in roots if abs(r.imag) < 1e-6 and -1e-6 <= r.real <= 1 + 1e-6]
+    return float(np.polyval(cubic[:, 1], min(max(inside[0], 0.0), 1.0)))
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-4.0, 4.0)])
+def test_bezier_equals_the_curve_solved_voxel_by_voxel(value_range) -> None:
+    low, high = value_range
+    bezier = sample_bezier(Rng(0, 0), "bezier", 8, 1.0)
+    grey = torch.rand(8, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    found = apply_bezier(grey * (high - low) + low, bezier, value_range)
+    for image, out, points in zip(grey, found, bezier.points, strict=True):
+        wanted = [naive_bezier(float(v), points.double().numpy()) for v in image.flatten()]
+        np.testing.assert_allclose((out.flatten() - low) / (high - low), wanted, atol=2e-4)
+
+
+def test_identity_control_points_change_nothing() -> None:
+    line = torch.linspace(0, 1, 4)[None, :, None].expand(3, 4, 2).contiguous()
+    images = torch.rand(3, 1, 12, 12)
+    torch.testing.assert_close(apply_bezier(images, Bezier(line, torch.ones(3).bool()), (0.0, 1.0)), images)
+    falling = torch.stack([line[..., 0], 1 - line[..., 1]], dim=-1)
+    some = apply_bezier(images, Bezier(falling, torch.tensor([False, True, False])), (0.0, 1.0))
+    assert torch.equal(some[[0, 2]], images[[0, 2]])  # those not chosen keep their bits
+    torch.testing.assert_close(some[1], 1 - images[1])  # the falling line exchanges dark and bright
+
+
+def test_bezier_is_monotone_and_keeps_the_range_at_its_ends() -> None:
+    bezier = sample_bezier(Rng(0, 0), "bezier", 300, 1.0)
+    corners = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])  # as steep as it gets
+    bezier = Bezier(torch.cat([bezier.points, corners]), torch.ones(301).bool())
+    ramp = torch.linspace(-2, 3, 501).view(1, 1, 1, -1).expand(301, 1, 1, 501).contiguous()
+    out = apply_bezier(ramp, bezier, (-2.0, 3.0)).flatten(1)
+    steps, falls = out.diff(dim=1), bezier.points[:, 0, 1] == 1
+    assert float(steps[~falls].min()) >= -1e-5 and float(steps[falls].max()) <= 1e-5
+    assert float(out.min()) >= -2 and float(out.max()) <= 3
+    ends = torch.where(falls[:, None], torch.tensor([3.0, -2.0]), torch.tensor([-2.0, 3.0]))
+    torch.testing.assert_close(out[:, [0, -1]], ends)
+
+
+def test_bezier_is_drawn_as_often_as_published_and_falls_half_of_the_times() -> None:
+    bezier = sample_bezier(Rng(0, 0), "bezier", 2000, 0.9)
+    assert abs(float(bezier.chosen.float().mean()) - 0.9) < 0.03
+    falls = bezier.points[:, 0, 1] == 1
+    assert abs(float(falls.float().mean()) - 0.5) < 0.05
+    inner = bezier.points[:, 1:3]
+    assert float(inner.min()) >= 0 and float(inner.max()) <= 1 and abs(float(inner.mean()) - 0.5) < 0.02
+    assert not bool(torch.corrcoef(inner.flatten(1).T).fill_diagonal_(0).abs().max() > 0.1)

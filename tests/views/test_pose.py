@@ -5,8 +5,8 @@ import torch
 
 from medssl.networks.heads import at_places
 from medssl.rng import Rng
-from medssl.views.pair import PairConfig, make_pair
-from medssl.views.pose import anchors, before_turn, poses
+from medssl.views.pair import PairConfig, make_pair, region_for
+from medssl.views.pose import anchors, before_turn, clean_view, mirrored, poses, sample_mirror
 from medssl.views.turn import turn, unturn
 
 PLAIN = {"blur_p": 0.0, "jitter_p": 0.0, "cutout_p": 0.0, "shuffle_p": 0.0, "paint_p": 0.0}
@@ -85,3 +85,24 @@ def test_without_mirroring_inputs_are_the_crops():
     before, _, _ = both((16, 16))
     pair = before_turn(before, Rng(0, 3), mirror=False)
     assert torch.equal(pair.x1, unturn(before.clean1, before.t1)) and torch.equal(pair.t1, before.t1)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("size", [(16, 16), (16, 12), (8, 8, 6)])
+def test_a_clean_view_is_the_first_input_without_its_corruption(size, mirror):
+    config = PairConfig.for_size(size)
+    images = torch.rand(6, 2, *region_for(config), generator=torch.Generator().manual_seed(0))
+    pair = before_turn(make_pair(images, config, Rng(0, 3)), Rng(0, 3), mirror)
+    found = clean_view(images, config, Rng(0, 3), mirror)
+    assert torch.equal(found, unturn(pair.clean1, pair.t1)) and not torch.equal(found, pair.x1)
+
+
+def test_mirroring_follows_its_flips_and_images_keep_their_top():
+    flips = sample_mirror(Rng(0, 0), "views/1", 64, 3)
+    assert flips.unique().tolist() == [0, 1] and 0.3 < float(flips.mean()) < 0.7
+    assert not sample_mirror(Rng(0, 0), "views/1", 64, 3, mirror=False).any()
+    assert not sample_mirror(Rng(0, 0), "views/1", 64, 2)[:, 0].any()
+    images = torch.rand(64, 1, 4, 5, 6)
+    for image, row, made in zip(images, flips, mirrored(images, flips), strict=True):
+        axes = [axis + 1 for axis in range(3) if row[axis]]
+        assert torch.equal(made, image.flip(axes) if axes else image)

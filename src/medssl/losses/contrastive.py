@@ -36,6 +36,49 @@ def unit(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return F.normalize(widened(x), dim=1)
 
 
+def nt_xent(
+    first: Float[Tensor, "n d"],
+    second: Float[Tensor, "n d"],
+    others: tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]],
+    allowed: Bool[Tensor, "n m"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """NT-Xent (SimCLR, arXiv:2002.05709 Eq. 1), mean over the 2n anchors.
+
+    Row i of ``first`` and ``second``: the two views of image i, unit length. ``others``: both views of the m images
+    that may be negatives, on one process ``first`` and ``second`` again; ``allowed``: of which anchor. What is not
+    allowed, an image as its own negative above all, is left out of the denominator.
+    """
+    anchors, partners = torch.cat([first, second]), torch.cat([second, first])  # (2n, d)
+    return info_nce(anchors, partners, torch.cat(others), allowed.repeat(2, 2), temperature)
+
+
+def simsiam(
+    predicted1: Float[Tensor, "n d"],
+    projected1: Float[Tensor, "n d"],
+    predicted2: Float[Tensor, "n d"],
+    projected2: Float[Tensor, "n d"],
+) -> Float[Tensor, ""]:
+    """−½·[cos(p1, sg z2) + cos(p2, sg z1)], mean over rows (SimSiam, arXiv:2011.10566 Eq. 4): −1 at best.
+
+    No gradient passes into the projections z: only so does it not collapse without negatives.
+    """
+    with torch.autocast(predicted1.device.type, enabled=False):
+        one = (unit(predicted1) * unit(projected2.detach())).sum(1)  # (n,)
+        two = (unit(predicted2) * unit(projected1.detach())).sum(1)
+        return -0.5 * (one + two).mean()
+
+
+def strangers(
+    items: Int[Tensor, " n"],
+    patients: Int[Tensor, " n"],
+    other_items: Int[Tensor, " m"],
+    other_patients: Int[Tensor, " m"],
+) -> Bool[Tensor, "n m"]:
+    """Which of m images may be negatives of which of n: other images of other patients."""
+    return (items[:, None] != other_items) & (patients[:, None] != other_patients)
+
+
 def far_or_other(
     cells: Int[Tensor, "b a"], grid: tuple[int, ...], items: Int[Tensor, " b"], patients: Int[Tensor, " b"], radius: int
 ) -> Bool[Tensor, "n n"]:
@@ -49,7 +92,7 @@ def far_or_other(
     view = torch.arange(b, device=cells.device).repeat_interleave(a)
     items, patients = items.repeat_interleave(a), patients.repeat_interleave(a)
     same_view = view[:, None] == view
-    other = (items[:, None] != items) & (patients[:, None] != patients)
+    other = strangers(items, patients, items, patients)
     return torch.where(same_view, far, other)
 
 

@@ -8,7 +8,12 @@ from medssl.errors import UserError
 # name: "module:Config:Method"; strings, so that listing the methods imports none of them
 METHODS = {
     "pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL",
+    "pcrlv2": "medssl.methods.pcrlv2:PCRLv2Config:PCRLv2",
     "dae": "medssl.methods.dae:DAEConfig:DAE",
+    "simclr": "medssl.methods.simclr:SimCLRConfig:SimCLR",
+    "moco": "medssl.methods.moco:MoCoConfig:MoCo",
+    "mae": "medssl.methods.mae:MAEConfig:MAE",
+    "genesis": "medssl.methods.genesis:GenesisConfig:Genesis",
 }
 
 

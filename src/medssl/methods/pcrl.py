@@ -15,24 +15,23 @@ from torch import Tensor, nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views
+from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
 from medssl.errors import UserError
 from medssl.losses.contrastive import far_or_other, info_nce, unit
 from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.attention import TransformAttention
 from medssl.networks.balance import GradientBalance
-from medssl.networks.decoder import Decoder
+from medssl.networks.decoder import decoder_for
 from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
-from medssl.networks.momentum import KeyQueue, frozen_copy, move_towards, teach
+from medssl.networks.momentum import KeyQueue, fit_queue, frozen_copy, move_towards, sample_shuffle, teach
 from medssl.networks.norms import set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
-from medssl.rng import Rng, key
+from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
 from medssl.views.pose import anchors, before_turn, poses
 from medssl.views.turn import code_size, turn, unturn
 
 ANCHORS = 32  # positions a view that the patch contrast compares
-FRESH = 0.06  # (1 - m) · steps that a key is kept: how far the teacher may move while a key is a negative
 LEARNERS = {"encoder", "projector", "patch_projector"}  # what the teacher holds a copy of
 
 
@@ -77,17 +76,15 @@ class PCRLConfig(ModelConfig):
         weight = self.rebuild_weight
         pair = weight if isinstance(weight, tuple) else (weight, weight)
         numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)
-        wrong = {
-            "queue": self.queue is not None and self.queue < 1,
-            "momentum": self.momentum is not None and not 0 <= self.momentum < 1,
-            "temperature": self.temperature <= 0,
-            "batch_groups": self.batch_groups < 1,
-            "rebuild_weight": weight != "balanced" and not numbers,
-            "contrast_weight": self.contrast_weight < 0,
-        }
-        found += [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
-        if self.head == "sigmoid" and (self.value_range[0] < 0 or self.value_range[1] > 1):
-            found.append(UserError(f"a sigmoid cannot reach {self.value_range}", fix="choose head=linear"))
+        found += self.refused(
+            queue=self.queue is not None and self.queue < 1,
+            momentum=self.momentum is not None and not 0 <= self.momentum < 1,
+            temperature=self.temperature <= 0,
+            batch_groups=self.batch_groups < 1,
+            rebuild_weight=weight != "balanced" and not numbers,
+            contrast_weight=self.contrast_weight < 0,
+        )
+        found += self.unreachable(self.head)
         if self.contrast_weight == 0 and self.rebuild_weight in (0, "balanced"):
             found.append(UserError("nothing is left to learn", fix="give contrast or reconstruction a weight"))
         return found
@@ -96,9 +93,8 @@ class PCRLConfig(ModelConfig):
         """Queue and momentum that suit this many training images and steps of this batch, where none is given."""
         # Paper: 16384 keys, m = .999. Published code: the same for every data set.
         # Ours: a teacher that reaches back over 5 % of a short run; no key that it has left behind (ADR 0008).
-        momentum = min(0.999, max(0.9, 1 - 20 / steps)) if self.momentum is None else self.momentum
-        fresh = max(4 * batch, round(FRESH * batch / (1 - momentum)))
-        return replace(self, queue=self.queue or max(1, min(16384, images, fresh)), momentum=momentum)
+        queue, momentum = fit_queue(self.queue, self.momentum, images, steps, batch)
+        return replace(self, queue=queue, momentum=momentum)
 
 
 class PCRL(Method):
@@ -112,8 +108,7 @@ class PCRL(Method):
         super().__init__()
         self.config = config = from_table(PCRLConfig, options) if config is None else config
         self._momentum = 0.999 if config.momentum is None else config.momentum
-        with torch.random.fork_rng(devices=[]):  # a user's own generator goes on undisturbed
-            torch.manual_seed(key(config.seed, "weights") % 2**63)
+        with weights_from(config.seed):
             self._build(config)
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 2048, config.embed_dim)
@@ -137,11 +132,7 @@ class PCRL(Method):
         if config.contrast != "image":
             self.patch_projector = Projector(encoder.channels[self._level], out=config.embed_dim)
         self.attention = TransformAttention(code_size(config.dims), encoder.channels[-1], config.dims, config.attention)
-        bounded = config.dims == 3 and config.value_range[0] >= 0 and config.value_range[1] <= 1
-        head: Any = ("sigmoid" if bounded else "linear") if config.head == "auto" else config.head
-        up: Any = "transposed" if config.encoder == "poolunet" else "nearest"
-        shape = (encoder.channels, encoder.strides, config.dims, config.channels)
-        self.decoder = Decoder(*shape, head=head, up=up, norm=config.norm)
+        self.decoder = decoder_for(config, encoder, head=config.head)
 
     def _learners(self) -> nn.ModuleDict:
         return nn.ModuleDict({name: module for name, module in self.named_children() if name in LEARNERS})
@@ -169,9 +160,9 @@ class PCRL(Method):
         shares = {name: float(rng.batch(f"pcrl/{name}").random()) for name in ("alpha", "lambda")}
         drawn |= {name: max(share, 1 - share) for name, share in shares.items()}
         drawn["order"] = torch.from_numpy(rng.batch("pcrl/order").permutation(len(batch))).to(device)
-        ranks = distributed.world_size()
-        if config.norm == "batch" and max(ranks, config.batch_groups) > 1:
-            drawn["shuffle"] = torch.from_numpy(rng.batch("pcrl/shuffle").permutation(len(batch) * ranks)).to(device)
+        shuffle = sample_shuffle(rng, len(batch), config.norm, config.batch_groups)
+        if shuffle is not None:
+            drawn["shuffle"] = shuffle.to(device)
         return Views(images, drawn)
 
     # Objective ------------------------------------------------------------------------------------------------
@@ -281,17 +272,14 @@ class PCRL(Method):
 
     # Report ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def rebuild_samples(self, views: Views) -> dict[str, Any]:
         """What the report shows: (b, C, *s) view, target, rebuilt; (n, C, *s) the first view in n poses, and T_t(x)."""
-        training = self.training
-        self.eval()
-        maps = self.encoder(views["x1"])
-        rebuilt = self.decoder(self._gated(maps, views["t1"]))
         names, codes = poses(self.config.size)
-        codes = codes.to(rebuilt.device)
-        first = [level[:1].expand(len(codes), *level.shape[1:]) for level in maps]
-        clean = unturn(views["target1"][:1], views["t1"][:1]).expand(len(codes), *rebuilt.shape[1:])
-        gate = {"gate_rebuilt": self.decoder(self._gated(first, codes)), "gate_target": turn(clean, codes)}
-        self.train(training)
+        with evaluating(self):
+            maps = self.encoder(views["x1"])
+            rebuilt = self.decoder(self._gated(maps, views["t1"]))
+            codes = codes.to(rebuilt.device)
+            first = [level[:1].expand(len(codes), *level.shape[1:]) for level in maps]
+            clean = unturn(views["target1"][:1], views["t1"][:1]).expand(len(codes), *rebuilt.shape[1:])
+            gate = {"gate_rebuilt": self.decoder(self._gated(first, codes)), "gate_target": turn(clean, codes)}
         return {"view": views["x1"], "target": views["target1"], "rebuilt": rebuilt, **gate, "gate_names": names}

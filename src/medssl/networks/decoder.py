@@ -1,16 +1,17 @@
 """One decoder for every pyramid: from the coarsest map back to the resolution of the input."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 
+from medssl.config import ModelConfig
 from medssl.networks.norms import NormName, set_norm
-from medssl.networks.pyramid import in_safe_precision
+from medssl.networks.pyramid import Pyramid, in_safe_precision
 
 
 class Decoder(nn.Module):
@@ -19,6 +20,7 @@ class Decoder(nn.Module):
     ``channels`` and ``strides`` are those of the pyramid. Widths halve from min(256, half the coarsest): with a
     ResNet-18 256-128-64-32-16. ``up="nearest"`` has a 3-convolution as head (2D paper), ``up="transposed"`` keeps
     the width while upsampling and has a 1-convolution (3D paper). ``head="sigmoid"`` bounds the output to (0, 1).
+    ``channels`` of the result has the width of each level, coarse to fine.
     """
 
     def __init__(
@@ -42,24 +44,75 @@ class Decoder(nn.Module):
         skip_widths = [*channels[-2::-1], 0][: len(factors)] if skips else [0] * len(factors)
         width, start = channels[-1], min(256, channels[-1] // 2)
         self.skips, self.sigmoid = skips, head == "sigmoid"
+        self.channels: list[int] = []
         self.blocks = nn.ModuleList()
         for i, (factor, skip) in enumerate(zip(factors, skip_widths, strict=True)):
             after = max(8, start >> i)
             self.blocks.append(_Up(width, skip, after, factor, dims, up))
             width = after
+            self.channels.append(width)
         kernel = 3 if up == "nearest" else 1
         self.head = Conv["conv", dims](width, out_channels, kernel, padding=kernel // 2)
         set_norm(self, norm)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps of the pyramid, fine to coarse → (b, out_channels, *input spatial)."""
+        *_, finest = self.levels(maps)
+        return self.finish(finest)
+
+    def levels(self, maps: Sequence[Tensor]) -> Iterator[Tensor]:
+        """What each block makes, coarse to fine; a level is computed when it is asked for."""
         x = maps[-1]
         skips = list(maps[-2::-1]) if self.skips else []
         for i, block in enumerate(self.blocks):
             joined = (x, skips[i]) if i < len(skips) else (x,)
             x = in_safe_precision(block, min(x.shape[2:]), *joined)
-        x = self.head(x)
+            yield x
+
+    def finish(self, finest: Tensor) -> Tensor:
+        """The image, from the finest level."""
+        x = self.head(finest)
         return torch.sigmoid(x) if self.sigmoid else x
+
+
+def decoder_for(
+    config: ModelConfig,
+    encoder: Pyramid,
+    *,
+    skips: bool = True,
+    head: Literal["auto", "linear", "sigmoid"] = "auto",
+) -> Decoder:
+    """The decoder that rebuilds images of ``config`` from the maps of ``encoder``, as the papers of PCRL build it.
+
+    ``head="auto"``: sigmoid in 3D where images lie in [0, 1], else linear.
+    """
+    bounded = config.dims == 3 and config.value_range[0] >= 0 and config.value_range[1] <= 1
+    end: Any = ("sigmoid" if bounded else "linear") if head == "auto" else head
+    up: Any = "transposed" if config.encoder == "poolunet" else "nearest"
+    shape = (encoder.channels, encoder.strides, config.dims, config.channels)
+    return Decoder(*shape, skips=skips, head=end, up=up, norm=config.norm)
+
+
+class LevelImage(nn.Module):
+    """An image from one level of a decoder, upsampled to full size: PCRLv2's intermediate restoration.
+
+    2D: 3-convolution, norm, ReLU, 1-convolution. 3D: 3-convolution, norm. Then a sigmoid where ``bounded``.
+    """
+
+    def __init__(self, channels: int, out_channels: int, dims: int, *, bounded: bool, norm: NormName = "batch") -> None:
+        super().__init__()
+        conv, normal = Conv["conv", dims], Norm["batch", dims]
+        middle = channels if dims == 2 else out_channels
+        self.layers = nn.Sequential(conv(channels, middle, 3, padding=1), normal(middle))
+        if dims == 2:
+            self.layers.extend([nn.ReLU(inplace=True), conv(middle, out_channels, 1)])
+        self.bounded, self.mode = bounded, "bilinear" if dims == 2 else "trilinear"
+        set_norm(self, norm)
+
+    def forward(self, level: Tensor, size: Sequence[int]) -> Tensor:
+        """(b, channels, *coarse) → (b, out_channels, *size)."""
+        x = in_safe_precision(self.layers, min(level.shape[2:]), level)
+        return F.interpolate(torch.sigmoid(x) if self.bounded else x, size=tuple(size), mode=self.mode)
 
 
 class _Up(nn.Module):

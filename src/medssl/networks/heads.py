@@ -43,6 +43,26 @@ class Projector(nn.Module):
             return self.layers(_widened(features))
 
 
+class Comparer(nn.Module):
+    """z = BN(GAP(F)) and its prediction p = FC C→2C, BN, ReLU, FC 2C→C, as PCRLv2 compares levels of a decoder.
+
+    Batch norm whatever the rest of the network has: it keeps z from becoming one point. Computed in float32.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.norm = nn.BatchNorm1d(channels)
+        self.predictor = nn.Sequential(
+            nn.Linear(channels, wide), nn.BatchNorm1d(wide), nn.ReLU(inplace=True), nn.Linear(wide, channels)
+        )
+
+    def forward(self, feature_map: Float[Tensor, "n c *s"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
+        with torch.autocast(feature_map.device.type, enabled=False):
+            z = self.norm(pool(feature_map))
+            return z, self.predictor(z)
+
+
 def mixed(a: Sequence[Tensor], b: Sequence[Tensor], alpha: float) -> list[Tensor]:
     """The hybrid encoder of PCRL: ``α·a + (1-α)·b`` at every level."""
     return [torch.lerp(y, x.to(y.dtype), alpha) for x, y in zip(a, b, strict=True)]

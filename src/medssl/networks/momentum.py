@@ -8,8 +8,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from medssl import distributed
+from medssl.networks.norms import NormName
+from medssl.rng import Rng
 
 M = TypeVar("M", bound=nn.Module)
+
+LARGEST = 16384  # keys of a queue, as published for PCRL
+SLOWEST = 0.999  # momentum, as published for MoCo and PCRL
+FRESH = 0.06  # (1 - m) · steps that a key is kept: how far the teacher may move while a key is a negative
+
+
+def fit_queue(queue: int | None, momentum: float | None, images: int, steps: int, batch: int) -> tuple[int, float]:
+    """Keys and momentum that suit this many training images and steps of this batch, where none is given.
+
+    The teacher reaches back over 5 % of a short run, and no key stays that it has left behind (ADR 0008).
+    """
+    momentum = min(SLOWEST, max(0.9, 1 - 20 / steps)) if momentum is None else momentum
+    fresh = max(4 * batch, round(FRESH * batch / (1 - momentum)))
+    return queue or max(1, min(LARGEST, images, fresh)), momentum
 
 
 def frozen_copy(module: M) -> M:
@@ -21,6 +37,14 @@ def frozen_copy(module: M) -> M:
 def move_towards(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """θ_m ← m·θ_m + (1-m)·θ_o. Buffers stay: the teacher's running statistics come from its own passes."""
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+
+
+def sample_shuffle(rng: Rng, batch: int, norm: NormName, groups: int) -> Tensor | None:
+    """A permutation of the global batch for ``teach``, the same on all ranks; None where it would do nothing."""
+    ranks = distributed.world_size()
+    if norm != "batch" or max(ranks, groups) == 1:
+        return None
+    return torch.from_numpy(rng.batch("keys/shuffle").permutation(batch * ranks))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from medssl import files
 from medssl.config import ModelConfig, to_table
-from medssl.contract import Batch, Method
+from medssl.contract import Batch, Method, evaluating
 from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.loading import WEIGHTS
@@ -61,11 +61,8 @@ def write_samples(run: Path, method: Method, batch: Batch, seed: int) -> None:
     show: Any = getattr(method, "rebuild_samples", None)
     if show is None:
         return
-    training = method.training
-    method.eval()
-    with torch.no_grad():
+    with evaluating(method):
         arrays = show(method.views(batch, Rng(seed, 0)))
-    method.train(training)
     small: dict[str, Any] = {name: _small(value) for name, value in arrays.items()}
     with files.atomic(run / "samples.npz") as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **small)

@@ -80,7 +80,7 @@ def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None
     rows = training_rows(store, options.transductive)
     kind, method = resolve(options.method)
     built = method(model_config(kind, options.model, store, len(rows), options.steps, options.loop.batch, settings))
-    _check_lone(options, built)
+    _check_scans(options, built, store, rows)
     Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
 
 
@@ -131,8 +131,7 @@ def _hardware(options: Pretrain) -> machine.Machine:
 def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
-    _check_lone(options, method)
-    method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
+    _check_scans(options, method, store, rows)
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)
@@ -140,8 +139,9 @@ def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabri
     return Job(options, store, rows, method, optimizer, fabric, monitor, found.step, found.extra.get("untrained", {}))
 
 
-def _check_lone(options: Pretrain, method: Method) -> None:
-    """Where the coarsest map of the only sample is one position, batch norm has nothing to average over."""
+def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
+    """What the method asks of the scans; and batch norm has nothing to average where the coarsest map is one position."""
+    method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
     if options.loop.batch == world_size() and size == stride and method.config.norm == "batch":
         fix = "give 2 or more, or --norm instance, or a larger --patch"

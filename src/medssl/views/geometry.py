@@ -19,6 +19,7 @@ from medssl.views.turn import turn_matrix
 
 TRIES = 24  # second boxes drawn at once; the first that overlaps enough is taken
 SMALLEST = 4  # voxels a side
+FIRST = "views/1/box"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def sample_box_pair(
     towards the first box until it does, so the promise always holds and nothing loops.
     """
     dims = len(region)
-    first = _place(rng.uniform("views/1/box", n, 1, 2 * dims + 1), region, scale, ratio)
+    first = _place(rng.uniform(FIRST, n, 1, 2 * dims + 1), region, scale, ratio)
     drawn = _place(rng.uniform("views/2/box", n, TRIES, 2 * dims + 1), region, scale, ratio)
     pull = np.linspace(0, 1, 17)[None, :, None]
     last = drawn[:, -1:]
@@ -55,6 +56,13 @@ def sample_box_pair(
     good = overlap(first, candidates) >= min_iou  # the fully pulled one is the first box: always good
     second = candidates[np.arange(n), good.argmax(axis=1)]
     return _boxes(first[:, 0]), _boxes(second)
+
+
+def sample_box(
+    rng: Rng, n: int, region: tuple[int, ...], scale: tuple[float, float], ratio: tuple[float, float]
+) -> Boxes:
+    """The first box of ``sample_box_pair``, for methods that look at one view."""
+    return _boxes(_place(rng.uniform(FIRST, n, 1, 2 * len(region) + 1), region, scale, ratio)[:, 0])
 
 
 def _place(

@@ -1,4 +1,4 @@
-"""Changes of grey values that leave every structure where it is: blur, noise, gamma, contrast, brightness.
+"""Changes of grey values that leave every structure where it is: blur, noise, tone, Bézier curves.
 
 Strengths are relative to the image's own values, so the same numbers serve every normalisation. A parameter that
 does nothing (σ = 0, factor 1) stands for "not drawn": applying it changes no bit.
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.rng import Rng
 from medssl.views.geometry import separable
 from medssl.views.noise import normal_noise, sample_seeds
+
+NODES = 1024  # of a Bézier curve; between them it is straight
 
 
 def sample_blur(rng: Rng, purpose: str, n: int, p: float, sigma: tuple[float, float]) -> Float[Tensor, "b"]:
@@ -114,6 +116,56 @@ def apply_tone(
         return torch.addcmul(black, grey, span).clamp_(*value_range)
 
     return _replaced(images, rows, toned)
+
+
+@dataclass(frozen=True)
+class Bezier:
+    """A cubic curve a sample, from grey in to grey out, both in [0, 1]: its control points, and whether it is used."""
+
+    points: Float[Tensor, "b 4 2"]
+    chosen: Bool[Tensor, "b"]
+
+
+def sample_bezier(rng: Rng, purpose: str, n: int, p: float, falling: float = 0.5) -> Bezier:
+    """The non-linear transform of Models Genesis (arXiv:1908.06912): monotone, for any control points in the square.
+
+    From (0, 0) to (1, 1), or with probability ``falling`` from (0, 1) to (1, 0); both points between are uniform.
+    """
+    chance = rng.uniform(purpose, n, 6)
+    points = np.zeros((n, 4, 2))
+    points[:, 1:3] = chance[:, :4].reshape(n, 2, 2)
+    points[:, 3] = 1
+    points[:, :, 1] = np.where(chance[:, 4:5] < falling, 1 - points[:, :, 1], points[:, :, 1])
+    return Bezier(torch.from_numpy(points).float(), torch.from_numpy(chance[:, 5] < p))
+
+
+def apply_bezier(
+    images: Float[Tensor, "b c *s"], bezier: Bezier, value_range: tuple[float, float]
+) -> Float[Tensor, "b c *s"]:
+    """Send every grey value through its sample's curve; the value range stands for [0, 1]."""
+    rows = bezier.chosen.nonzero()[:, 0]
+    if not len(rows):
+        return images
+    low, high = value_range
+    x, y = (nodes.to(images.device) for nodes in _nodes(bezier.points[rows]))  # (b, nodes)
+
+    def bent(some: Tensor) -> Tensor:
+        grey = ((some - low) / (high - low)).clamp_(0, 1).flatten(1)  # (b, c·s)
+        after = torch.searchsorted(x, grey, right=True).clamp_(1, NODES - 1)
+        start, end = x.gather(1, after - 1), x.gather(1, after)
+        share = (grey - start) / (end - start).clamp(min=1e-12)
+        bent = torch.lerp(y.gather(1, after - 1), y.gather(1, after), share.clamp_(0, 1))
+        return torch.add(low, bent, alpha=high - low).view_as(some).clamp_(low, high)
+
+    return _replaced(images, rows, bent)
+
+
+def _nodes(points: Float[Tensor, "b 4 2"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Points along each curve: Σ binomial(3, i) · tⁱ · (1-t)³⁻ⁱ · P_i, t even in [0, 1]."""
+    t = torch.linspace(0, 1, NODES, dtype=torch.float64)
+    weights = torch.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])  # (4, n)
+    x, y = (points.double().transpose(1, 2) @ weights).unbind(1)
+    return x.cummax(1).values.float(), y.float()  # rounding must not unsort them
 
 
 def _column(values: Tensor, images: Tensor) -> Tensor:

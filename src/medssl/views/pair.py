@@ -154,7 +154,7 @@ def _make_view(
     angles = geometry.sample_angles(rng, f"{name}/rotate", n, dims, config.rotate_p, config.rotate_deg)
     code = sample_turn(rng, f"{name}/turn", n, config.size, config.flip_p)
     clean = turn(geometry.apply_crop(images, box, angles, config.size), code)
-    grey = _change_grey(clean, config, rng, name)
+    grey = change_grey(clean, config, rng, name)
     x = _take_away(grey, kind, config, rng, name)
     return {
         "x": x,
@@ -165,7 +165,8 @@ def _make_view(
     }
 
 
-def _change_grey(images: Tensor, config: PairConfig, rng: Rng, name: str) -> Tensor:
+def change_grey(images: Tensor, config: PairConfig, rng: Rng, name: str) -> Tensor:
+    """Tone, blur and noise of a view; every structure stays where it is."""
     n = len(images)
     tone = intensity.sample_tone(rng, f"{name}/tone", n, config.jitter_p, config.jitter, config.gamma_p)
     images = intensity.apply_tone(images, tone, config.value_range)

@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.rng import Rng
-from medssl.views.pair import Pair, equal_positions
-from medssl.views.turn import turn_matrix, unturn
+from medssl.views import geometry
+from medssl.views.pair import Pair, PairConfig, equal_positions
+from medssl.views.turn import turn, turn_matrix, unturn
 
 
 def before_turn(pair: Pair, rng: Rng, mirror: bool = True) -> Pair:
@@ -22,13 +23,38 @@ def before_turn(pair: Pair, rng: Rng, mirror: bool = True) -> Pair:
     for i in "12":
         drawn, place = getattr(pair, f"t{i}"), getattr(pair, f"place{i}")
         size, dims = tuple(pair.x1.shape[2:]), pair.x1.ndim - 2
-        flips = torch.from_numpy(rng.uniform(f"views/{i}/mirror", len(drawn), dims) < 0.5 * mirror).to(drawn)
-        if dims == 2:
-            flips[:, 0] = 0  # an image keeps its top
+        flips = sample_mirror(rng, f"views/{i}", len(drawn), dims, mirror).to(drawn)
         code = torch.cat([(drawn[:, :dims] - flips).abs(), drawn[:, dims:]], dim=1)
         changes |= {f"x{i}": unturn(getattr(pair, f"x{i}"), code), f"t{i}": code}
         changes[f"place{i}"] = place @ torch.linalg.inv(turn_matrix(code, size))
     return replace(pair, **changes)
+
+
+def sample_mirror(rng: Rng, name: str, n: int, dims: int, mirror: bool = True) -> Float[Tensor, "n d"]:
+    """Which axes of an input are flipped, 0 or 1: a volume along every axis, an image left-right, keeping its top."""
+    flips = torch.from_numpy(rng.uniform(f"{name}/mirror", n, dims) < 0.5 * mirror).float()
+    if dims == 2:
+        flips[:, 0] = 0
+    return flips
+
+
+@torch.no_grad()
+def clean_view(
+    images: Float[Tensor, "b c *region"], config: PairConfig, rng: Rng, mirror: bool = True
+) -> Float[Tensor, "b c *s"]:
+    """What the first input of a pair shows before anything is corrupted: the same crop, rotation and flips."""
+    n, dims = len(images), len(config.size)
+    box = geometry.sample_box(rng, n, tuple(images.shape[2:]), config.scale, config.ratio)
+    angles = geometry.sample_angles(rng, "views/1/rotate", n, dims, config.rotate_p, config.rotate_deg)
+    return mirrored(
+        geometry.apply_crop(images, box, angles, config.size), sample_mirror(rng, "views/1", n, dims, mirror)
+    )
+
+
+def mirrored(images: Float[Tensor, "b c *s"], flips: Float[Tensor, "b d"]) -> Float[Tensor, "b c *s"]:
+    """Flip each sample along its axes of 1."""
+    still = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(flips), 4)
+    return turn(images, torch.cat([flips, still], dim=1))
 
 
 def anchors(

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from medssl.methods import METHODS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
@@ -67,8 +69,8 @@ class Preview:
 
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Folder that `medssl prepare` filled."""
-    method: str = "pcrl"
-    """Method whose views are drawn."""
+    method: Annotated[str, tyro.conf.arg(help=f"Method whose views are drawn: {', '.join(METHODS)}.")] = "pcrl"
+    """Method whose views are drawn, by its name in METHODS."""
     out: Path | None = None
     """Picture to write; by default DATA/preview-METHOD.png."""
     rows: int = 6

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from medssl.config import ModelOptions
+from medssl.methods import METHODS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,15 @@ class LoopOptions:
 class Pretrain:
     """Pre-train an encoder on prepared scans, without labels."""
 
-    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")]
-    """Method: pcrl, dae. `medssl pretrain METHOD --help` shows its own options too."""
+    method: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="METHOD",
+            help=f"Method: {', '.join(METHODS)}. `medssl pretrain METHOD --help` shows its own options too.",
+        ),
+    ]
+    """Method of pre-training, by its name in METHODS."""
     data: Path
     """Folder that `medssl prepare` filled."""
     out: Path
