@@ -140,7 +140,7 @@ def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabri
 
 
 def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
-    """What the method asks of the scans; and batch norm has nothing to average where the coarsest map is one position."""
+    """What the method asks of the scans; batch norm has nothing to average where the coarsest map is one position."""
     method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
     if options.loop.batch == world_size() and size == stride and method.config.norm == "batch":
