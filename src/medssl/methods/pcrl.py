@@ -79,14 +79,15 @@ class PCRLConfig(ModelConfig):
                 found.append(UserError(f"{name} is {value!r}", fix=f"choose one of {', '.join(get_args(hint))}"))
         weight = self.rebuild_weight
         pair = weight if isinstance(weight, tuple) else (weight, weight)
-        numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)
+        numbers = len(pair) == 2 and all(isinstance(w, int | float) and 0 <= w < math.inf for w in pair)
         wrong = {
             "queue": self.queue is not None and self.queue < 1,
             "momentum": self.momentum is not None and not 0 <= self.momentum < 1,
-            "temperature": self.temperature <= 0,
+            "temperature": not 0 < self.temperature < math.inf,
             "batch_groups": self.batch_groups < 1,
             "rebuild_weight": weight != "balanced" and not numbers,
-            "contrast_weight": self.contrast_weight < 0,
+            "contrast_weight": not 0 <= self.contrast_weight < math.inf,
+            "embed_dim": self.embed_dim < 1,
         }
         found += [UserError(f"{n} is {getattr(self, n)!r}", fix="see its help") for n, bad in wrong.items() if bad]
         if self.head == "sigmoid" and (self.value_range[0] < 0 or self.value_range[1] > 1):

@@ -141,8 +141,9 @@ def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabri
 def _check_lone(options: Pretrain, method: Method) -> None:
     """Where the coarsest map of the only sample is one position, batch norm has nothing to average over."""
     size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
-    if options.loop.batch == world_size() and size == stride and method.config.norm == "batch":
-        fix = "give 2 or more, or --norm instance, or a larger --patch"
+    least = 2 * getattr(method.config, "batch_groups", 1) * world_size()  # two samples for every set of statistics
+    if options.loop.batch < least and size == stride and method.config.norm == "batch":
+        fix = f"give {least} or more, or --norm instance, or a larger --patch"
         raise UserError("one sample of the smallest patch", "--batch", fix)
 
 
