@@ -1,5 +1,6 @@
 """Configurations: frozen dataclasses whose field docstrings are the help, kept as TOML beside what they made."""
 
+import math
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -61,7 +62,10 @@ class ModelConfig(ModelOptions):
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and (value := getattr(self, name)) not in get_args(hint):
                 found.append(UserError(f"{name} is {value!r}", fix=f"choose one of {', '.join(get_args(hint))}"))
-        return found
+        # No comparison that a range is tested by is true of NaN.
+        given = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        odd = [(name, value) for name, value in given if isinstance(value, float) and not math.isfinite(value)]
+        return found + [UserError(f"{name} is {value}", fix="give a finite number") for name, value in odd]
 
     def refused(self, **wrong: bool) -> list[UserError]:
         """The named options for which True is given, each as a mistake."""

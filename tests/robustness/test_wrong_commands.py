@@ -14,7 +14,8 @@ TINY = ["--steps", "2", "--batch", "4", "--width", "4", "--workers", "0", "--pre
 
 
 WRONG = [
-    ("steps", "0"), ("batch", "0"), ("batch", "-1"), ("lr", "nan"), ("lr", "inf"), ("lr", "-1"), ("workers", "-1"),
+    ("steps", "0"), ("batch", "0"), ("batch", "-1"), ("batch", "100000000"),
+    ("lr", "nan"), ("lr", "inf"), ("lr", "-1"), ("workers", "-1"),
     ("warmup", "2"), ("clip", "nan"), ("weight-decay", "-1"), ("log-every", "0"), ("save-every-steps", "-1"),
     ("save-every-minutes", "nan"), ("threads", "-1"), ("probe-every", "-1"),
 ]  # fmt: skip
@@ -43,6 +44,21 @@ def test_one_sample_of_one_position_cannot_be_normalised(
         "pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "run", *TINY, "--batch", 1, "--patch", 32, 32
     )
     assert "one sample of the smallest patch (--batch): give 2 or more" in told
+    groups = ["--patch", 32, 32, "--batch-groups", 3]
+    told = refused("pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "groups", *TINY, *groups)
+    assert "one sample of the smallest patch (--batch): give 6 or more" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "nan"), ("contrast-weight", "inf"), ("embed-dim", "0"), ("rebuild-weight", "inf")],
+)
+def test_a_wrong_option_of_the_method(
+    pictures: Path, tmp_path: Path, refused: Callable[..., str], name: str, value: str
+) -> None:
+    told = refused("pretrain", "pcrl", "--data", pictures, "--out", tmp_path / "run", *TINY, f"--{name}", value)
+    assert f"{name.replace('-', '_')} is {value}" in told
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class PCRLConfig(ModelConfig):
         found = super().problems()
         weight = self.rebuild_weight
         pair = weight if isinstance(weight, tuple) else (weight, weight)
-        numbers = len(pair) == 2 and all(isinstance(w, int | float) and w >= 0 for w in pair)
+        numbers = len(pair) == 2 and all(isinstance(w, int | float) and 0 <= w < math.inf for w in pair)
         found += self.refused(
             queue=self.queue is not None and self.queue < 1,
             momentum=self.momentum is not None and not 0 <= self.momentum < 1,
@@ -83,6 +83,7 @@ class PCRLConfig(ModelConfig):
             batch_groups=self.batch_groups < 1,
             rebuild_weight=weight != "balanced" and not numbers,
             contrast_weight=self.contrast_weight < 0,
+            embed_dim=self.embed_dim < 1,
         )
         found += self.unreachable(self.head)
         if self.contrast_weight == 0 and self.rebuild_weight in (0, "balanced"):

@@ -12,7 +12,7 @@ from medssl.errors import UserError
 INF = math.inf
 MOST_TIMES = 8  # sides of a patch to sides of the median scan: images of 28 pixels may be trained on at 224
 LIMITS = {
-    "batch": (1, INF),
+    "batch": (1, 65536),  # more is a slip of the finger, and would be drawn sample by sample
     "clip": (0, INF),
     "encoder_lr": (0, INF),
     "foreground": (0, 1),

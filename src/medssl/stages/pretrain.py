@@ -143,8 +143,9 @@ def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int
     """What the method asks of the scans; batch norm has nothing to average where the coarsest map is one position."""
     method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
-    if options.loop.batch == world_size() and size == stride and method.config.norm == "batch":
-        fix = "give 2 or more, or --norm instance, or a larger --patch"
+    least = 2 * getattr(method.config, "batch_groups", 1) * world_size()  # two samples for every set of statistics
+    if options.loop.batch < least and size == stride and method.config.norm == "batch":
+        fix = f"give {least} or more, or --norm instance, or a larger --patch"
         raise UserError("one sample of the smallest patch", "--batch", fix)
 
 
