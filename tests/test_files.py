@@ -106,3 +106,9 @@ def test_a_folder_whose_first_files_are_there_may_be_finished(tmp_path):
             (tmp_path / kind / name).write_text("")
         with locked(tmp_path / kind, kind):
             pass
+
+
+def test_a_place_where_no_folder_can_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="no folder can be made here"), atomic(tmp_path / "file" / "x" / "y.png"):
+        raise AssertionError("nothing is written")

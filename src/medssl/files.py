@@ -21,7 +21,10 @@ FORMAT = 1  # of the folders DATA, RUN and STUDY; raised when their layout chang
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what was written there becomes ``path`` if no error came."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError):
+        raise UserError("no folder can be made here", path.parent, "choose another place to write to") from None
     # The process in the name: two writers of one file never share a half-written one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -72,8 +72,9 @@ def usable_truth(frame: pl.DataFrame, target: str | None, split: Split) -> tuple
     for name in [target] if target else columns:
         try:
             found = read_target(frame, name)
-        except UserError:
+        except UserError as error:
             if target:
+                error.where = "--probe-target"
                 raise
             continue
         truth = found.matrix
