@@ -25,3 +25,15 @@ def test_everything_wrong_at_once():
 def test_unknown_keys_are_named_with_the_file():
     with pytest.raises(UserError, match=r"unknown key .bacth. .recipe\.toml"):
         from_table(ModelConfig, {"bacth": 3}, "recipe.toml")
+
+
+def test_a_choice_that_is_none_is_told_with_those_that_are():
+    with pytest.raises(UserError, match="norm is 'layer': choose one of batch, instance, group"):
+        ModelConfig(norm="layer")
+
+
+def test_refused_options_and_unreachable_values_become_mistakes():
+    config = ModelConfig(value_range=(-1.0, 1.0))
+    assert [str(e) for e in config.refused(width=False, seed=True)] == ["seed is 0: see its help"]
+    assert "cannot reach" in str(config.unreachable("sigmoid")[0])
+    assert not config.unreachable("linear") and not ModelConfig().unreachable("sigmoid")

@@ -1,10 +1,13 @@
 """SimCLR against Eq. 1, written out number by number in float64, and what must not change it."""
 
 import math
+import socket
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
+from medssl import distributed
 from medssl.contract import Batch, Term, backpropagate, one_graph
 from medssl.errors import UserError
 from medssl.methods.pcrl import PCRL
@@ -81,6 +84,39 @@ def test_one_patient_alone_has_no_negative():
     terms = backpropagate(model.losses(views, 0.0))
     assert float(terms["contrast"]) == 0
     assert all(p.grad is None or float(p.grad.abs().max()) == 0 for p in model.parameters())
+
+
+def _gradients(model, rows, start=0):
+    """One step on some rows of a batch of four, two of one patient; (loss, gradients) averaged over ranks."""
+    images = torch.rand(4, 1, *model.region(), generator=torch.Generator().manual_seed(0))
+    batch = Batch.of(images[rows], torch.tensor([0, 1, 1, 2])[rows])
+    views = model.views(batch, Rng(0, 0, start))
+    views.images = {name: image.double() for name, image in views.images.items()}
+    loss = float(backpropagate(model.losses(views, 0.0))["contrast"])
+    distributed.average_gradients(model.parameters())
+    return loss, {n: p.grad.numpy() for n, p in model.named_parameters()}
+
+
+def _rank(rank, port, results):
+    store = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    results[rank] = _gradients(make(norm="group").double(), slice(2 * rank, 2 * rank + 2), 2 * rank)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_learn_what_one_process_would():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(_rank, args=(port, results), nprocs=2)
+        found = dict(results)
+    loss, gradients = _gradients(make(norm="group").double(), slice(0, 4))
+    assert (found[0][0] + found[1][0]) / 2 == pytest.approx(loss, abs=1e-10)
+    for name, gradient in gradients.items():
+        for rank in (0, 1):
+            torch.testing.assert_close(found[rank][1][name], gradient, atol=1e-8, rtol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -131,6 +131,17 @@ def test_the_report_of_a_pre_training(study):
     assert "asked for" in text and "turn 90°" in text
 
 
+def test_a_method_without_a_gate_still_shows_its_pictures(study, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(study / "pretrain/pcrl", run)
+    with np.load(run / "samples.npz") as kept:
+        some = {name: kept[name] for name in ("view", "target", "rebuilt")}
+    np.savez(run / "samples.npz", **some)
+    text = write_run_report(run).read_text()
+    part = text.split("Views and their reconstructions")[-1].split("<h2")[0]
+    assert part.count("data:image/png") == 3 * 4 and "asked for:" not in part and "turn 90°" not in text
+
+
 def test_the_report_of_a_fine_tuning(study):
     text = write_run_report(study / "runs/pcrl-n4-s0").read_text()
     assert re.search(r"Test Dice 0\.\d{3} after segmentation was learnt from 4 labelled patients", text)

@@ -93,8 +93,6 @@ class PCRLv2(Method):
     def views(self, batch: Batch, rng: Rng) -> Views:
         # Paper: cutout (2D) or swapped blocks (3D) in the large views, none in the small; targets before both.
         # Ours: the same order; how grey values change and content is taken away is PCRL's pair (ADR 0012).
-        if len(batch) < 2:
-            raise UserError("one image a step", "--batch", "give 2 or more: pcrlv2 compares after batch norm")
         count, mirror, image = self.config.parts, self.config.mirror, batch.normalised()
         pair = before_turn(make_pair(image, self._pairs, rng), rng, mirror)
         parts = make_parts(image, self._pairs, rng, count=count, **self._parts)
@@ -114,6 +112,8 @@ class PCRLv2(Method):
         (3) compare: −½·[cos(p1, sg z2) + cos(p2, sg z1)] at level l
         (4) compare_parts: the same between each small and each large view, a level each; the mean of the 12.
         """
+        if len(views["x1"]) < 2:
+            raise UserError("one image a step", "--batch", "give 2 or more: pcrlv2 compares after batch norm")
         level, *others = views["levels"]
         first = Shared(self._levels(views["x1"], len(self.decoder.channels)))
         yield Term("rebuild", rebuild_error(self.decoder.finish(first.maps[-1]), views["target1"]), first)
