@@ -29,5 +29,5 @@ clean:
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,tensorboard,cluster]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,tensorboard,cluster,text]'
 	touch $@

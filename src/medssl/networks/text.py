@@ -1,0 +1,138 @@
+"""Towers for what comes with an image: tokens of a text, or ready-made numbers. Each returns its levels as a pyramid.
+
+``Text`` and ``Vector`` describe a tower; ``build_tower`` makes it. Its last level is the pooled vector (b, width).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from medssl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Vector:
+    """``size`` ready-made numbers a sample (a text embedding, a clinical table), through an MLP of ``hidden`` units."""
+
+    size: int
+    hidden: int = 256
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens, 0 for padding, through a transformer; ``model``: a Hugging Face text model instead, by folder or name."""
+
+    vocab: int = 4096
+    length: int = 128
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    model: str = ""
+
+
+def build_tower(kind: Text | Vector) -> "TextTower | VectorTower | HuggingFaceTower":
+    """The tower that ``kind`` describes; fresh weights, unless they are a Hugging Face model's."""
+    numbers = {name: value for name, value in vars(kind).items() if name != "model"}
+    if bad := {name: value for name, value in numbers.items() if not isinstance(value, int) or value < 1}:
+        name, value = next(iter(bad.items()))
+        raise UserError(f"{name} of a {type(kind).__name__} is {value!r}", fix="give a whole number from 1 on")
+    if isinstance(kind, Vector):
+        return VectorTower(kind)
+    if kind.width % kind.heads:
+        raise UserError(f"{kind.heads} heads do not divide a width of {kind.width}", fix="choose others")
+    return HuggingFaceTower(kind.model) if kind.model else TextTower(kind)
+
+
+class VectorTower(nn.Module):
+    """FC, GELU, FC. Numbers of very different sizes should be scaled before they come here."""
+
+    def __init__(self, kind: Vector) -> None:
+        super().__init__()
+        self.size, self.channels = kind.size, (kind.hidden,)
+        self.layers = nn.Sequential(nn.Linear(kind.size, kind.hidden), nn.GELU(), nn.Linear(kind.hidden, kind.hidden))
+
+    def forward(self, numbers: Float[Tensor, "b n"]) -> list[Tensor]:
+        """[(b, hidden)]."""
+        return [self.layers(numbers)]
+
+
+class TextTower(nn.Module):
+    """Token and position embeddings, ``depth`` pre-norm transformer layers, a mean over the real tokens in float32.
+
+    There is no dropout: the alignment's own noise, the other texts of the batch, is enough in short runs, and encoding
+    a text twice gives the same vector.
+    """
+
+    def __init__(self, kind: Text) -> None:
+        super().__init__()
+        self.vocab, self.length, self.channels = kind.vocab, kind.length, (kind.width, kind.width)
+        self.tokens = nn.Embedding(kind.vocab, kind.width, padding_idx=0)
+        self.positions = nn.Parameter(torch.randn(kind.length, kind.width) * 0.02)
+        with torch.no_grad():
+            self.tokens.weight *= 0.02
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                kind.width, kind.heads, 4 * kind.width, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(kind.depth)
+        )
+        self.norm = nn.LayerNorm(kind.width)
+
+    def forward(self, tokens: Int[Tensor, "b l"]) -> list[Tensor]:
+        """[words (b, l, width), pooled (b, width)]; a text without tokens is pooled to zeros."""
+        if tokens.shape[1] > self.length:
+            raise UserError(f"texts have {tokens.shape[1]} tokens", fix=f"cut them to the {self.length} of the tower")
+        x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
+        hidden = tokens == 0
+        hidden[:, 0] = False  # attention to nothing at all would be NaN
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=hidden)
+        words = self.norm(x)
+        return [words, pool_words(words, tokens)]
+
+
+class HuggingFaceTower(nn.Module):
+    """A Hugging Face text model; tokens are its tokenizer's plus 1, so that 0 is padding here as everywhere."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = _pretrained(model)
+        for part in self.model.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0  # encoding a text twice gives the same vector, which gradient caching relies on
+        config = self.model.config
+        self.vocab, self.length = config.vocab_size + 1, int(getattr(config, "max_position_embeddings", 512))
+        self.channels = (config.hidden_size, config.hidden_size)
+
+    def forward(self, tokens: Int[Tensor, "b l"]) -> list[Tensor]:
+        """[words (b, l, width), pooled (b, width)]."""
+        shown = tokens != 0
+        shown[:, 0] = True
+        words = self.model(input_ids=(tokens - 1).clamp(min=0), attention_mask=shown.long()).last_hidden_state
+        return [words, pool_words(words, tokens)]
+
+
+def pool_words(words: Float[Tensor, "b l d"], tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+    """Mean over the real tokens, in float32 or better; zeros where there are none."""
+    real = (tokens != 0)[:, :, None]
+    wide = words.to(torch.promote_types(words.dtype, torch.float32))
+    return torch.where(real, wide, 0).sum(1) / real.sum(1).clamp(min=1)
+
+
+def _pretrained(model: str) -> Any:
+    try:
+        from transformers import AutoModel
+    except ImportError:
+        raise UserError("a Hugging Face text model needs transformers", fix="pip install 'medssl[text]'") from None
+    try:
+        found = AutoModel.from_pretrained(model, add_pooling_layer=False)
+    except TypeError:  # not every model has a pooling layer to leave out
+        found = AutoModel.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        fix = "give a folder that holds one, or a name that this machine has cached or can reach"
+        raise UserError(f"no text model: {reason}", model, fix) from None
+    return found.float()
