@@ -1,6 +1,7 @@
 """What every pre-training method promises: one suite over the rows of METHODS."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,11 +17,13 @@ from medssl.rng import Rng
 
 ALL = [(name, dims) for name in METHODS for dims in (2, 3)]
 SMALL = {"encoder": "unet", "width": 4}
+FROM_DATA = {"cmcl": {"modalities": ("CT", "MR")}}  # what a run reads from its store
 
 
 def make(name, dims, **options):
     config, method = resolve(name)
-    return method(config(**{**SMALL, "dims": dims, "patch": (16,) * dims, **options}).fitted(64, 200, 4))
+    given = {**SMALL, "dims": dims, "patch": (16,) * dims, **FROM_DATA.get(name, {}), **options}
+    return method(config(**given).fitted(64, 200, 4))
 
 
 # Steps within which every part has its turn: a method may draw the levels of its decoder that a step compares.
@@ -33,8 +36,9 @@ def images_for(method, b=4, seed=0):
 
 
 def batch_for(method, step=0):
-    """Other patients every step, those of an earlier one are nobody's negatives; two modalities in turn."""
-    return Batch.of(images_for(method, seed=step), torch.arange(4) + 4 * step, modality=torch.arange(4) % 2)
+    """Other patients every step: those of an earlier one are nobody's negatives. Two studies in two modalities."""
+    batch = Batch.of(images_for(method, seed=step), torch.arange(4) + 4 * step, modality=torch.arange(4) % 2)
+    return replace(batch, subject=torch.arange(4) // 2 + 2 * step)
 
 
 def optimizer_of(method):

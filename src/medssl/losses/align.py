@@ -70,6 +70,21 @@ def relations(
     return positive, negative
 
 
+def texts_once(
+    is_text: Bool[Tensor, " n"], subject: Int[Tensor, " n"], content: Int[Tensor, " n"]
+) -> tuple[Bool[Tensor, " n"], Bool[Tensor, "n n"]]:
+    """What texts ask of ``align``: ``present`` and ``alike``.
+
+    ``content`` (n,): a number for each sample's text, its own or its subject's, 0 for none. A text that several samples
+    of a subject carry counts once, an empty one not at all; equal texts are positives of each other's images.
+    """
+    same = (content[:, None] == content) & (content != 0)
+    either = is_text[:, None] | is_text
+    again = same & (subject[:, None] == subject) & is_text[:, None] & is_text
+    present = ~is_text | ((content != 0) & ~again.tril(-1).any(1))
+    return present, same & either
+
+
 def infonce(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "m d"],
@@ -126,7 +141,8 @@ def voxel_infonce(
     of the ids in ``same``. Rows not ``counted`` (positions that one image does not show) take no part.
     """
     positive, other = relations(subject, same)
-    far = (world_mm[:, None] - world_mm).norm(dim=2) > ignore_mm
+    # Differences, not products: these would be wrong by tenths of a millimetre in float32.
+    far = torch.cdist(world_mm, world_mm, compute_mode="donot_use_mm_for_euclid_dist") > ignore_mm
     allowed = torch.where(positive, far, other) & counted
     there = info_nce(query, key, key, allowed, temperature, counted)
     return (there + info_nce(key, query, query, allowed, temperature, counted)) / 2
@@ -159,7 +175,7 @@ def word_similarity(
     gather} over the ``real`` words; 0 where a text has none.
     """
     # Paper: Σ over words, raw products in the attention. Published code: also a softmax over words before it.
-    # Ours: the mean, so that long texts are not nearer to every image; unit vectors throughout (ADR 0010).
+    # Ours: the mean, so that long texts are not nearer to every image; unit vectors throughout (ADR 0012).
     regions, words = (F.normalize(widened(x), dim=-1) for x in (regions, words))
     share = torch.einsum("nrd,mld->nmlr", regions, words).div(attend).softmax(-1)
     found = F.normalize(torch.einsum("nmlr,nrd->nmld", share, regions), dim=-1)

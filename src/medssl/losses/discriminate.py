@@ -17,7 +17,9 @@ from medssl.losses.contrastive import unit
 # Ours: unit length, divided by the temperature, equal or different (ADR 0009).
 
 
-def discriminate_bce(z: Float[Tensor, "b d"], modality: Int[Tensor, " b"], temperature: float) -> Float[Tensor, ""]:
+def discriminate_bce(
+    z: Float[Tensor, "b d"], modality: Int[Tensor, " b"], temperature: float | Tensor
+) -> Float[Tensor, ""]:
     """Binary cross-entropy over pairs: mean_{i≠j} −y_ij·log σ(s_ij) − (1 − y_ij)·log(1 − σ(s_ij)).
 
     s_ij = cos(z_i, z_j) / τ; y_ij = 1 where i and j are of one modality. ``z`` may have any length. A batch of one
@@ -30,7 +32,9 @@ def discriminate_bce(z: Float[Tensor, "b d"], modality: Int[Tensor, " b"], tempe
         return (each * counted).sum() / counted.sum().clamp(min=1) * other.any()
 
 
-def discriminate_supcon(z: Float[Tensor, "b d"], modality: Int[Tensor, " b"], temperature: float) -> Float[Tensor, ""]:
+def discriminate_supcon(
+    z: Float[Tensor, "b d"], modality: Int[Tensor, " b"], temperature: float | Tensor
+) -> Float[Tensor, ""]:
     """Supervised contrast with modalities as classes (arXiv:2004.11362 Eq. 2), mean over anchors with a positive:
 
     −1/|P(i)| Σ_{p∈P(i)} log( e^{s_ip} / Σ_{a≠i} e^{s_ia} ), P(i) the others of i's modality, s as above. A batch of one
@@ -46,7 +50,7 @@ def discriminate_supcon(z: Float[Tensor, "b d"], modality: Int[Tensor, " b"], te
 
 
 def _pairs(
-    z: Tensor, modality: Tensor, temperature: float
+    z: Tensor, modality: Tensor, temperature: float | Tensor
 ) -> tuple[Float[Tensor, "b b"], Bool[Tensor, "b b"], Bool[Tensor, "b b"]]:
     """Similarities over τ; which pairs are of one modality, which of two, self-pairs in neither."""
     z = unit(z)

@@ -14,6 +14,7 @@ METHODS = {
     "moco": "medssl.methods.moco:MoCoConfig:MoCo",
     "mae": "medssl.methods.mae:MAEConfig:MAE",
     "genesis": "medssl.methods.genesis:GenesisConfig:Genesis",
+    "cmcl": "medssl.methods.cmcl:CMCLConfig:CMCL",
 }
 
 

@@ -26,12 +26,13 @@ class Pyramid(nn.Module):
     """Base of all encoders.
 
     ``channels`` has the width of each level, ``strides`` how many input voxels a position of that level spans
-    along each axis, both fine to coarse.
+    along each axis, both fine to coarse. ``stem`` names the parts that make the first level.
     """
 
     dims: int
     channels: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
+    stem: tuple[str, ...]
 
     def levels(self) -> list[Callable[[Tensor], Tensor]]:
         """What computes each level from the one before it."""

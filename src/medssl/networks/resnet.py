@@ -18,6 +18,8 @@ class ResNetPyramid(Pyramid, ResNet):
     Equal to ``monai.networks.nets.resnetN(conv1_t_stride=2, feed_forward=False)`` up to the pooling at its end.
     """
 
+    stem = ("conv1", "bn1")
+
     def __init__(self, block: str, layers: list[int], config: ModelConfig) -> None:
         width = config.width or DEFAULT_WIDTH
         planes = [width, width * 2, width * 4, width * 8]

@@ -28,6 +28,8 @@ class SwinPyramid(Pyramid, SwinTransformer):
     # Paper: a merge joins 2³ tokens. Published code: in 3D it takes two of the eight twice and leaves two out.
     # Ours: the published code, since weights that load elsewhere must mean the same there.
 
+    stem = ("patch_embed",)
+
     def __init__(self, config: ModelConfig) -> None:
         width, dims = config.width or DEFAULT_WIDTH, config.dims
         heads = next(n for n in (HEADS, 2, 1) if width % n == 0)

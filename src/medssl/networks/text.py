@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from medssl.errors import UserError
@@ -120,6 +120,44 @@ def pool_words(words: Float[Tensor, "b l d"], tokens: Int[Tensor, "b l"]) -> Flo
     real = (tokens != 0)[:, :, None]
     wide = words.to(torch.promote_types(words.dtype, torch.float32))
     return torch.where(real, wide, 0).sum(1) / real.sum(1).clamp(min=1)
+
+
+def check_text(text: Tensor, tower: nn.Module, name: str) -> None:
+    """Refuse rows (b, n) that a tower does not take, in one sentence."""
+    size: Any = getattr(tower, "size", None)
+    kind = f"{text.dtype} {tuple(text.shape)}"
+    if size is not None and (not text.is_floating_point() or text.ndim != 2 or text.shape[1] != size):
+        raise UserError(f"'{name}' is {kind}", fix=f"its tower takes float (b, {size})")
+    if size is None:
+        length, vocab = (int(getattr(tower, key)) for key in ("length", "vocab"))
+        if text.dtype != torch.int64 or text.ndim != 2 or text.shape[1] > length:
+            raise UserError(
+                f"'{name}' is {kind}", fix=f"its tower takes int64 tokens (b, up to {length}), 0 for padding"
+            )
+        if len(text) and (int(text.max()) >= vocab or int(text.min()) < 0):
+            fix = f"its tower knows tokens from 0 to {vocab - 1}: give its Text the vocab of your tokenizer"
+            raise UserError(f"'{name}' has tokens from {int(text.min())} to {int(text.max())}", fix=fix)
+
+
+def filled(text: Tensor | None, n: int, tower: nn.Module, device: torch.device) -> tuple[Tensor, Bool[Tensor, " n"]]:
+    """What a tower can take of ``Batch.text``, missing rows as zeros, and which rows are there."""
+    if text is None:
+        size: Any = getattr(tower, "size", None)
+        empty = torch.zeros(n, 1, dtype=torch.long) if size is None else torch.zeros(n, size)
+        return empty.to(device), torch.zeros(n, dtype=torch.bool, device=device)
+    if text.is_floating_point():
+        said = ~text.isnan().any(1)
+        return torch.where(said[:, None], text, 0), said
+    return text, text.ne(0).any(1)
+
+
+def fingerprint(text: Tensor) -> Int[Tensor, " n"]:
+    """A number for the content of each row: equal rows have equal ones, others hardly ever."""
+    whole = text if not text.is_floating_point() else text.double().view(torch.int64)
+    factor = torch.arange(1, whole.shape[1] + 1, device=text.device) * 0x9E3779B97F4A7C1 | 1
+    mixed = (whole + 0x51ED27) * factor
+    mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
+    return (mixed ^ (mixed >> 32)).sum(1) | 1  # never 0, which stands for no text
 
 
 def _pretrained(model: str) -> Any:

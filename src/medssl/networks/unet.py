@@ -14,6 +14,8 @@ from medssl.networks.pyramid import Pyramid
 class UNetPyramid(Pyramid):
     """A chain of blocks, each half as fine and twice as wide as the one before; the first keeps the resolution."""
 
+    stem = ("blocks.0",)
+
     def __init__(self, blocks: list[nn.Module], channels: list[int], config: ModelConfig) -> None:
         super().__init__()
         self.dims = config.dims

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.rng import Rng
@@ -199,13 +199,46 @@ def equal_positions(
     [-1, 1] from edge to edge), good for a feature map of any stride, and whether each lies inside view 2.
     """
     device, dims = first.device, len(size)
-    centres = [(torch.arange(g, device=device) + 0.5) * (s / g) - 0.5 for g, s in zip(grid, size, strict=True)]
+    centres = [
+        (torch.arange(g, device=device, dtype=first.dtype) + 0.5) * (s / g) - 0.5
+        for g, s in zip(grid, size, strict=True)
+    ]
     points = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).reshape(-1, dims)
     there = torch.linalg.solve(second, first)
     mapped = points @ there[:, :dims, :dims].transpose(1, 2) + there[:, None, :dims, dims]
     sides = torch.tensor(size, dtype=torch.float32, device=device)
     coordinates = ((2 * mapped + 1) / sides - 1).view(-1, *grid, dims)
     return coordinates.flip(-1), (coordinates.abs() <= 1).all(-1)
+
+
+def shared_cells(
+    first: Float[Tensor, "b d1 d1"],
+    second: Float[Tensor, "b d1 d1"],
+    size: tuple[int, ...],
+    grid: tuple[int, ...],
+    count: int,
+    chance: Float[Tensor, "b n"],
+) -> tuple[Int[Tensor, "b a"], Float[Tensor, "b a d"], Bool[Tensor, "b a"]]:
+    """Up to ``count`` cells of the ``grid`` of view 1, drawn by ``chance``, a number a cell, from those view 2 shows.
+
+    Their flat numbers, where they lie in view 2 (see ``equal_positions``), and whether they really do: where fewer
+    cells are shared, the rest are marked.
+    """
+    there, inside = equal_positions(first, second, size, grid)
+    inside = inside.flatten(1)
+    cells = (chance.to(inside.device) + inside).topk(min(count, inside.shape[1])).indices  # shared ones first
+    there = there.flatten(1, -2).gather(1, cells[:, :, None].expand(-1, -1, there.shape[-1]))
+    return cells, there, inside.gather(1, cells)
+
+
+def cell_points(
+    place: Float[Tensor, "b d1 d1"], cells: Int[Tensor, "b a"], size: tuple[int, ...], grid: tuple[int, ...]
+) -> Float[Tensor, "b a d"]:
+    """Where ``place`` takes the centres of numbered cells of a view's ``grid``."""
+    dims = len(size)
+    step = place.new_tensor(size) / place.new_tensor(grid)
+    index = torch.stack(torch.unravel_index(cells, grid), dim=-1)
+    return ((index + 0.5) * step - 0.5) @ place[:, :dims, :dims].transpose(1, 2) + place[:, None, :dims, dims]
 
 
 def _positions(boxes: Boxes, axis: int, count: int, device: torch.device) -> Float[Tensor, "b n"]:

@@ -155,7 +155,7 @@ def _make_view(
     code = sample_turn(rng, f"{name}/turn", n, config.size, config.flip_p)
     clean = turn(geometry.apply_crop(images, box, angles, config.size), code)
     grey = change_grey(clean, config, rng, name)
-    x = _take_away(grey, kind, config, rng, name)
+    x = take_away(grey, kind, config, rng, name)
     return {
         "x": x,
         "clean": clean,
@@ -176,7 +176,8 @@ def change_grey(images: Tensor, config: PairConfig, rng: Rng, name: str) -> Tens
     return intensity.apply_noise(images, share, seeds, config.value_range)
 
 
-def _take_away(images: Tensor, kind: tuple[Tensor, Tensor], config: PairConfig, rng: Rng, name: str) -> Tensor:
+def take_away(images: Tensor, kind: tuple[Tensor, Tensor], config: PairConfig, rng: Rng, name: str) -> Tensor:
+    """Cutout, shuffling, painting: content goes, or moves."""
     n, size = len(images), config.size
     holes = corrupt.sample_cutout(rng, f"{name}/cutout", n, size, config.cutout_p, config.cutouts, config.cutout_edge)
     images = corrupt.apply_cutout(images, holes)

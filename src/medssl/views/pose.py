@@ -1,6 +1,7 @@
 """The pose of a reconstruction: a view goes in as it is, T_t of it is to come out."""
 
 from dataclasses import replace
+from math import prod
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from medssl.rng import Rng
 from medssl.views import geometry
-from medssl.views.pair import Pair, PairConfig, equal_positions
+from medssl.views.pair import Pair, PairConfig
 from medssl.views.turn import turn, turn_matrix, unturn
 
 
@@ -65,13 +66,10 @@ def anchors(
     Their flat numbers, where they lie in view 2 (as ``grid_sample`` takes it), and whether they really do: where
     fewer cells are shared, the rest are marked.
     """
-    grid = tuple(n // s for n, s in zip(pair.x1.shape[2:], stride, strict=True))
-    there, inside = equal_positions(pair, grid)
-    inside = inside.flatten(1)
-    chance = torch.from_numpy(rng.uniform("views/anchors", *inside.shape)).to(inside.device)
-    cells = (chance + inside).topk(min(count, inside.shape[1])).indices  # shared cells first, in random order
-    there = there.flatten(1, -2).gather(1, cells[:, :, None].expand(-1, -1, there.shape[-1]))
-    return cells, there, inside.gather(1, cells)
+    size = tuple(pair.x1.shape[2:])
+    grid = tuple(n // s for n, s in zip(size, stride, strict=True))
+    chance = torch.from_numpy(rng.uniform("views/anchors", len(pair.x1), prod(grid)))
+    return geometry.shared_cells(pair.place1, pair.place2, size, grid, count, chance)
 
 
 def poses(size: tuple[int, ...]) -> tuple[list[str], Float[Tensor, "n k"]]:

@@ -1,0 +1,82 @@
+"""One space for several modalities: a tower and a head for each, and for what stands beside the images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medssl.networks.cached import Cached
+from medssl.networks.heads import Projector, pool
+from medssl.networks.local import per_tower
+from medssl.networks.pyramid import Pyramid
+from medssl.networks.text import build_tower, check_text
+from medssl.networks.towers import Towers, image_towers
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Samples of one modality: their rows in the batch, their encode, and the levels that were asked for."""
+
+    rows: Tensor
+    cached: Cached
+    maps: dict[int, Tensor]
+
+    @property
+    def coarsest(self) -> Tensor:
+        """The last level."""
+        return self.cached.maps[-1]
+
+
+class JointSpace(nn.Module):
+    """Towers and projection heads; vectors are (n, embed_dim), not yet of unit length."""
+
+    def __init__(self, config: Any, kinds: Towers) -> None:
+        super().__init__()
+        self.kinds, self.out = kinds, config.embed_dim
+        towers = image_towers([replace(config, encoder=name) for name in kinds.encoders], config.share)
+        head = partial(Projector, hidden=self.out, out=self.out)
+        self.towers = nn.ModuleList(towers)
+        self.heads = per_tower(towers, [partial(head, tower.channels[-1]) for tower in towers])
+        self.text: Any = None if kinds.kind is None else build_tower(kinds.kind)
+        self.text_head = None if self.text is None else head(self.text.channels[-1])
+
+    @property
+    def pyramids(self) -> list[Pyramid]:
+        """The image towers, a modality each."""
+        return list(self.towers)  # type: ignore[arg-type]
+
+    def encodes(self, x: Tensor, codes: Sequence[int], chunk: int, levels: Sequence[int] = ()) -> dict[int, Encoded]:
+        """The maps of a flat batch, modality by modality; of each tower's ``levels`` too, where they are given."""
+        # One pass a modality: batch norm never sees two modalities at once, in training as later in use.
+        found = {}
+        for code, tower in enumerate(self.pyramids):
+            rows = torch.tensor([i for i, c in enumerate(codes) if c == code], device=x.device)
+            if len(rows):
+                keep = sorted({len(tower.channels) - 1, *levels[code : code + 1]})
+                cached = Cached(tower, x[rows], chunk, keep)
+                found[code] = Encoded(rows, cached, dict(zip(keep, cached.maps, strict=True)))
+        return found
+
+    def read(self, text: Tensor | None, chunk: int, words: bool) -> Cached | None:
+        """The encode of the texts, with the level of their ``words`` where it is wanted; None without a tower."""
+        if self.text is None or text is None:
+            return None
+        return Cached(self.text, text, chunk, (0, 1) if words else (-1,))
+
+    def forward(self, encodes: Mapping[int, Encoded], text: Cached | None) -> Tensor:
+        """Vectors of all images, modality by modality, then of the texts."""
+        found = [self.heads[code](pool(encoded.coarsest)) for code, encoded in encodes.items()]
+        if self.text_head is not None and text is not None:
+            found.append(self.text_head(text.maps[-1]))
+        return torch.cat(found)
+
+    def embed(self, name: str, rows: Tensor) -> Tensor:
+        """Vectors of whole images, or of texts."""
+        if name == self.kinds.beside:
+            check_text(rows, self.text, name)
+            return self.text_head(self.text(rows)[-1])  # type: ignore[misc]
+        code = self.kinds.names.index(name)
+        return self.heads[code](pool(self.towers[code](rows)[-1]))
