@@ -43,7 +43,8 @@ def test_gradient_equals_finite_differences():
     query, key, negatives = vectors(3).requires_grad_(), vectors(3, seed=1), vectors(4, seed=2).requires_grad_()
     allowed = torch.ones(3, 4, dtype=torch.bool)
     allowed[0] = False
-    assert torch.autograd.gradcheck(lambda q, n: info_nce(q, key, n, allowed, 0.3), (query, negatives))
+    tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda q, n, t: info_nce(q, key, n, allowed, t), (query, negatives, tau))
 
 
 @pytest.mark.parametrize("negatives", [0, 1, 63])

@@ -22,9 +22,10 @@ def info_nce(
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key, negatives = (widened(x) for x in (query, key, negatives))
-        same = (query * key).sum(1, keepdim=True)  # (n, 1)
-        other = (query @ negatives.T).masked_fill(~allowed, -torch.inf)  # (n, m)
-        logits = torch.cat([same, other], dim=1) / temperature
+        same = (query * key).sum(1, keepdim=True) / temperature  # (n, 1)
+        # Masked after the division: −∞ / τ would make the gradient of a learnt temperature NaN.
+        other = (query @ negatives.T / temperature).masked_fill(~allowed, -torch.inf)  # (n, m)
+        logits = torch.cat([same, other], dim=1)
         each = torch.logsumexp(logits, dim=1) - logits[:, 0]  # (n,)
         if counted is None:
             return each.mean()
