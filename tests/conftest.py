@@ -34,7 +34,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("trained")
     scans, data, run = folder / "SCANS", folder / "DATA", folder / "RUN"
     for command in (
-        f"phantom {scans} --patients 6 --size 32",
+        f"phantom {scans} --patients 6 --size 32 --modalities CT",
         f"index {scans} --out {data} --workers 1",
         f"prepare {data} --workers 1",
         f"pretrain pcrl --data {data} --out {run} --steps 2 --batch 2 --patch 32 32 32 --workers 0 --precision 32",

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def family(modality: str) -> str:
+    """CT, MR, PT, … of a modality that says more after a hyphen: "MR-T1" is an MR."""
+    return modality.partition("-")[0]
+
+
 @dataclass(frozen=True)
 class Volume:
     """One image or volume as a reader gives it.

@@ -108,3 +108,18 @@ def test_options_that_cannot_be_met_are_refused(rows: list, options: dict, sente
 def test_an_empty_index_is_refused() -> None:
     with pytest.raises(UserError, match="no usable scan"):
         make_plan(frame(row()).clear())
+
+
+def test_a_modality_that_says_more_follows_the_rule_of_its_family() -> None:
+    scans = frame(row(modality="MR-T1"), row(modality="MR-T2"), row(modality="CT-CE"), row(modality="XA"))
+    plan = make_plan(scans)
+    assert {name: rule.normalise for name, rule in plan.modality.items()} == {
+        "CT-CE": "window", "MR-T1": "percentile", "MR-T2": "percentile", "XA": "percentile", "other": "percentile"
+    }  # fmt: skip
+    assert plan.rule("MR-T1").over == "foreground" and plan.rule("MR-FLAIR") == plan.rule("other")
+    again = changed(plan, scans, mr="zscore", window_hu=(-100.0, 200.0))
+    assert {again.rule(name).normalise for name in ("MR-T1", "MR-T2")} == {"zscore"}
+    assert (again.rule("CT-CE").low, again.rule("CT-CE").high) == (-100, 200)
+    mr = make_plan(frame(row()), mr="zscore")
+    assert mr.rule("MR-T1") == mr.rule("MR")  # an encoder of MR takes an MR-T1
+    assert changed(mr, frame(row(), row(modality="MR-T1"))).modality["MR-T1"] == mr.rule("MR")

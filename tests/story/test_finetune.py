@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from medssl import files
 from medssl.config import ModelOptions, replace, to_table
+from medssl.data.phantom import MODALITIES
 from medssl.data.store import Store
 from medssl.errors import UserError
 from medssl.evaluate.metrics import classification, mean_over_items
@@ -35,7 +36,8 @@ from medssl.tasks.segment import Segment
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
 def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"phantom{request.param}")
-    phantom.run(Phantom(out=folder / "scans", patients=16, dims=request.param, size=32, seed=1))
+    kinds = MODALITIES[request.param][:1]
+    phantom.run(Phantom(out=folder / "scans", patients=16, dims=request.param, size=32, seed=1, modalities=kinds))
     index.run(Index(scans=folder / "scans", out=folder / "data", fractions=(0.5, 0.2, 0.3), workers=1))
     return prepare.run(Prepare(data=folder / "data", workers=1))
 

@@ -29,7 +29,14 @@ def mixed(tmp_path: Path) -> Path:
         name, values = f"mr/{k:02d}.nii.gz", noise(10 + k, 9, 10, 11)
         write_nifti(scans / name, np.abs(values), np.diag([1, 1, 3, 1.0]))
         write_nifti(scans / f"mr/{k:02d}_seg.nii.gz", (values > 800).astype(np.uint8), np.diag([1, 1, 3, 1.0]))
-        rows.append({"path": name, "patient_id": f"P{k // 2}", "modality": "MRI", "grade": "ab"[k // 10]})
+        rows.append(
+            {
+                "path": name,
+                "patient_id": f"P{k // 2}",
+                "modality": "MRI-t1" if k == 3 else "MRI",
+                "grade": "ab"[k // 10],
+            }
+        )
         rows[-1] |= {"mask_path": f"mr/{k:02d}_seg.nii.gz", "text": "no finding"}
     Image.fromarray((noise(99, 30, 20) % 256).astype(np.uint8)).save(scans / "x.png")
     write_table(scans / "labels.csv", rows)
@@ -40,7 +47,7 @@ def test_a_mixed_folder_becomes_an_index(mixed: Path, tmp_path: Path, capsys: py
     assert main(["index", str(mixed), "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
     frame = load_index(tmp_path / "out")
     assert label_columns(frame) == ["grade"]
-    assert frame["modality"].to_list() == ["CT"] + ["MR"] * 20 + [""]
+    assert frame["modality"].to_list() == ["CT", *["MR"] * 3, "MR-T1", *["MR"] * 16, ""]
     ct, mr, png = frame.row(0, named=True), frame.row(1, named=True), frame.row(21, named=True)
     assert len(ct["files"]) == 10
     assert {Path(file).parent.name for file in ct["files"]} == {"one", "two"}

@@ -19,11 +19,17 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_set_looks_like_a_users_folder_and_is_the_same_when_written_again(tmp_path, dims) -> None:
     out = tmp_path / "scans"
     command = ["phantom", str(out), "--patients", "5", "--dims", str(dims), "--size", "32", "--seed", "0"]
+    kinds = {"CT", "MR-T1", "MR-T2"} if dims == 3 else {"CR"}
     assert cli.main(command) == 0
     with (out / "labels.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     assert len({row["patient_id"] for row in rows}) == 5 < len(rows)  # some were scanned twice
-    assert {row["modality"] for row in rows} == {"CT" if dims == 3 else "CR"}
+    studies = {row["study_id"]: [] for row in rows}
+    for row in rows:
+        studies[row["study_id"]].append(row)
+    for mine in studies.values():
+        assert {row["modality"] for row in mine} == kinds and len(mine) == len(kinds)
+        assert len({row["text"] for row in mine}) == 1 and len(mine[0]["text"]) > 15
     for row in rows:
         assert (out / row["path"]).is_file() and (out / row["mask_path"]).is_file()
         assert row["lesion"] in ("yes", "no") and row["effusion"] in ("none", "left", "right")
@@ -40,12 +46,35 @@ def test_a_set_looks_like_a_users_folder_and_is_the_same_when_written_again(tmp_
     [
         (["--patients", "0"], "give 1 or more"),
         (["--size", "4"], "give 32 to 512"),
+        (["--missing", "1.5"], "--missing is 1.5: give 0 to 1"),
+        (["--misregister-mm", "-2"], "--misregister-mm is -2"),
+        (["--modalities", "CT", "PT"], "--modalities PT in 3D: choose among CT, MR-T1, MR-T2"),
+        (["--dims", "2", "--modalities", "CT"], "--modalities CT in 2D: choose among CR"),
     ],
 )
 def test_wrong_numbers_are_told_and_nothing_is_written(tmp_path, capsys, arguments, words) -> None:
     assert cli.main(["phantom", str(tmp_path / "out"), *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_modalities_may_be_chosen_shifted_and_missing(tmp_path) -> None:
+    def rows_of(name: str, *options: str) -> list[dict[str, str]]:
+        command = ["phantom", str(tmp_path / name), "--patients", "6", "--size", "32", *options]
+        assert cli.main(command) == 0
+        with (tmp_path / name / "labels.csv").open() as handle:
+            return list(csv.DictReader(handle))
+
+    every = rows_of("all")
+    assert {r["modality"] for r in rows_of("two", "--modalities", "MR-T2", "CT")} == {"MR-T2", "CT"}
+    some = rows_of("some", "--missing", "0.5")
+    assert 0.3 < len(some) / len(every) < 0.8 and {r["study_id"] for r in some} == {r["study_id"] for r in every}
+    assert any(not row["text"] for row in some)
+    rows_of("moved", "--misregister-mm", "20")
+    same = {n for n, data in files_of(tmp_path / "all").items() if files_of(tmp_path / "moved").get(n) == data}
+    scans = {row["path"]: row["modality"] for row in every}
+    assert {modality for path, modality in scans.items() if path in same} == {"CT"}
+    assert len([p for p in scans if p in same]) == len([m for m in scans.values() if m == "CT"])
 
 
 def test_a_folder_with_other_scans_is_left_alone(tmp_path, capsys) -> None:

@@ -9,7 +9,7 @@ from medssl.data.item import Fault
 from medssl.data.readers import GEOMETRY_FREE, read_mask, read_raw
 from medssl.data.stats import content_hash, statistics
 from medssl.errors import UserError
-from medssl.volume import Volume
+from medssl.volume import Volume, family
 
 SMALLEST = 8  # voxels along an axis of the image plane
 SPACING_MM = (0.01, 50.0)  # beyond this a header is wrong
@@ -70,7 +70,7 @@ def _facts(row: dict[str, Any], volume: Volume) -> tuple[dict[str, Any], list[st
     if not modality and volume.dims == 3 and _looks_like_hu(array):
         modality = "CT"
         warnings.append("no modality named; taken as CT, since its values look like Hounsfield units")
-    elif modality == "CT" and volume.dims == 3 and array.min() >= -200:
+    elif family(modality) == "CT" and volume.dims == 3 and array.min() >= -200:
         warnings.append(f"CT with values from {array.min():g}: not Hounsfield units?")
     facts: dict[str, Any] = {
         "dims": volume.dims,

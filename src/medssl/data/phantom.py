@@ -1,10 +1,12 @@
-"""Generated patients: CT-like volumes of a torso, or radiographs of them, written as a user's folder would look.
+"""Generated patients: a torso as CT and as MR, or radiographs of it, written as a user's folder would look.
 
-Everything follows from (seed, patient, study), so patients are made in any order and in parallel.
+Everything follows from (seed, patient, study, modality), so patients are made in any order and in parallel. The scans
+of a study show one body in one place, each on its own grid.
 """
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, sin
 from pathlib import Path
@@ -15,13 +17,25 @@ from PIL import Image
 from scipy import ndimage
 
 from medssl.data.phantom_anatomy import HEART, LESION, LUNG, ORGANS, Findings, Patient, draw_patient
-from medssl.data.phantom_shapes import Canvas, smooth_field
+from medssl.data.phantom_mr import CONTRASTS, T1, T2, mr_scanner, painter, voxel_mm
+from medssl.data.phantom_report import report
+from medssl.data.phantom_shapes import Canvas, Paint, smooth_field
 from medssl.files import atomic, write_text
 from medssl.rng import stream
 
-__all__ = ["COLUMNS", "STRUCTURES", "PhantomScan", "make_scan", "names_of", "write_patient", "write_table"]
+__all__ = [
+    "COLUMNS",
+    "MODALITIES",
+    "STRUCTURES",
+    "PhantomScan",
+    "make_scan",
+    "names_of",
+    "write_patient",
+    "write_table",
+]
 
-COLUMNS = ("path", "patient_id", "study_id", "modality", "mask_path", "lesion", "lesion_site", "effusion")
+COLUMNS = ("path", "patient_id", "study_id", "modality", "mask_path", "lesion", "lesion_site", "effusion", "text")
+MODALITIES = {3: ("CT", T1, T2), 2: ("CR",)}
 STRUCTURES = {3: {1: "liver", 2: "heart", 3: "spleen", 4: "lesion"}, 2: {1: "lung", 2: "heart", 3: "lesion"}}
 FIELD_MM = (372.0, 279.0, 340.0)  # right-left, front-back, along the body
 
@@ -41,10 +55,28 @@ def studies_of(seed: int, patient: int) -> int:
     return 2 if stream(seed, "phantom", patient, "studies").random() < 0.25 else 1
 
 
-def names_of(seed: int, patient: int, dims: int) -> list[str]:
-    """File names of a patient's studies."""
-    ending = ".nii.gz" if dims == 3 else ".png"
-    return [f"P{patient + 1:03d}_S{study + 1}{ending}" for study in range(studies_of(seed, patient))]
+def names_of(seed: int, patient: int, dims: int, modalities: Sequence[str] = (), missing: float = 0.0) -> list[str]:
+    """File names of a patient's scans; without ``modalities`` those of the first one."""
+    modalities = modalities or MODALITIES[dims][:1]
+    return [
+        _name(patient, study, modality)
+        for study in range(1, studies_of(seed, patient) + 1)
+        for modality in present(seed, patient, study, modalities, missing)
+        if modality
+    ]
+
+
+def present(seed: int, patient: int, study: int, modalities: Sequence[str], missing: float) -> list[str]:
+    """What there is of a study, "" standing for its report; ``missing`` is the share left out. A scan always stays."""
+    names = [*modalities, ""]
+    drawn = stream(seed, "phantom", patient, "missing", study).random(len(names)).tolist()
+    safe = max(range(len(modalities)), key=drawn.__getitem__)
+    return [name for i, name in enumerate(names) if drawn[i] >= missing or i == safe]
+
+
+def _name(patient: int, study: int, modality: str) -> str:
+    ending = ".png" if modality == "CR" else ".nii.gz"
+    return f"P{patient + 1:03d}_S{study}{f'_{modality}' if modality in CONTRASTS else ''}{ending}"
 
 
 def make_patient(seed: int, patient: int, dims: int = 3) -> Patient:
@@ -79,25 +111,46 @@ def _findings(rng: np.random.Generator, width: float, dims: int) -> Findings:
     return Findings(tuple(lesions), effusion)  # type: ignore[arg-type]
 
 
-def make_scan(seed: int, patient: int, study: int = 1, dims: int = 3, size: int = 64) -> PhantomScan:
-    """One study of one patient, ``size`` voxels along the longest side."""
+def make_scan(
+    seed: int,
+    patient: int,
+    study: int = 1,
+    dims: int = 3,
+    size: int = 64,
+    modality: str = "CT",
+    moved_mm: Sequence[float] = (0.0, 0.0, 0.0),
+) -> PhantomScan:
+    """One scan of a study, ``size`` voxels along a CT's longest side; ``moved_mm`` (RAS) shifts the body in it."""
     person = make_patient(seed, patient, dims)
     rng = stream(seed, "phantom", patient, "study", study)
     spacing = FIELD_MM[0] / size
     # A radiograph needs no thin slices along the beam; a CT has its own slice thickness.
     thickness = (spacing, spacing, spacing * rng.uniform(0.9, 1.6)) if dims == 3 else (spacing, 7.0, spacing)
+    own, paint = rng, None
+    if modality in CONTRASTS:  # the pose is the study's, the machine is another
+        own, paint = stream(seed, "phantom", patient, "study", study, modality), painter(modality)
+        thickness = voxel_mm(own, spacing)
     shape = tuple(round(field / edge) for field, edge in zip(FIELD_MM, thickness, strict=True))
-    canvas = _pose(rng, stream(seed, "phantom", patient, "bend"), shape, thickness)
-    texture = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 1.0)
-    enhanced = float(rng.choice([0.0, rng.uniform(0.4, 1.0)]))
-    # The vessels' own stream: both studies of a patient show the same tree.
+    canvas = _pose(rng, stream(seed, "phantom", patient, "bend"), shape, thickness, moved_mm, paint)
+    texture = ndimage.gaussian_filter(own.standard_normal(shape, dtype=np.float32), 1.0)
+    enhanced = 0.0 if paint else float(rng.choice([0.0, rng.uniform(0.4, 1.0)]))
+    # The vessels' own stream: all scans of a patient show the same tree.
     draw_patient(canvas, person, enhanced, stream(seed, "phantom", patient, "vessels"), texture / texture.std())
     labels = _labels(person.findings)
     if dims == 2:
         image, mask = _radiograph(rng, canvas, thickness[1])
         return PhantomScan(image, mask, (spacing, spacing), labels)
     mask = np.where(canvas.labels <= LESION, canvas.labels, 0).astype(np.uint8)
-    return PhantomScan(_scanner(rng, canvas.hu), mask, thickness, labels)
+    return PhantomScan((mr_scanner if paint else _scanner)(own, canvas.hu), mask, thickness, labels)
+
+
+def misregistration(seed: int, patient: int, study: int, modality: str, most_mm: float) -> tuple[float, ...]:
+    """How far the body lies from where the CT has it, in mm (RAS): up to ``most_mm``, in any direction."""
+    if modality not in CONTRASTS:
+        return (0.0, 0.0, 0.0)
+    rng = stream(seed, "phantom", patient, "moved", study, modality)
+    way = rng.normal(size=3)
+    return tuple((way / np.linalg.norm(way) * rng.uniform(0.5, 1.0) * most_mm).tolist())
 
 
 def _labels(findings: Findings) -> dict[str, str]:
@@ -110,10 +163,16 @@ def _labels(findings: Findings) -> dict[str, str]:
 
 
 def _pose(
-    rng: np.random.Generator, bend: np.random.Generator, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+    rng: np.random.Generator,
+    bend: np.random.Generator,
+    shape: tuple[int, ...],
+    spacing_mm: tuple[float, ...],
+    moved_mm: Sequence[float] = (0.0, 0.0, 0.0),
+    paint: Paint | None = None,
 ) -> Canvas:
     """Where each voxel lies in the body: turned and shifted on the couch, breathing, bent as this patient is."""
-    grid = [(np.arange(n) - (n - 1) / 2) * edge for n, edge in zip(shape, spacing_mm, strict=True)]
+    axes = zip(shape, spacing_mm, moved_mm, strict=True)
+    grid = [(np.arange(n) - (n - 1) / 2) * edge - moved for n, edge, moved in axes]
     x, y, z = np.meshgrid(*(axis.astype(np.float32) for axis in grid), indexing="ij", sparse=True)
     yaw, roll = np.radians(rng.normal(0, 2.5, 2).clip(-6, 6)).tolist()
     shift = rng.normal(0, 5, 3).clip(-12, 12).tolist()
@@ -124,7 +183,7 @@ def _pose(
     breath = rng.normal(0, 4)  # the diaphragm moves organs below it
     s = s + breath * np.exp(-(((s + 30) / 70) ** 2))
     r, a, s = (v + 3.0 * smooth_field(bend, shape, 5) for v in (r, a, s))
-    return Canvas.blank(r, a, s, soft_mm=float(np.mean(spacing_mm)))
+    return Canvas.blank(r, a, s, float(np.mean(spacing_mm)), paint)
 
 
 def _scanner(rng: np.random.Generator, hu: np.ndarray) -> np.ndarray:
@@ -154,23 +213,42 @@ def _radiograph(rng: np.random.Generator, canvas: Canvas, step_mm: float) -> tup
     return film[::-1, ::-1].T, front[::-1, ::-1].T
 
 
-def write_patient(out: Path, seed: int, patient: int, dims: int, size: int) -> list[dict[str, str]]:
-    """Write a patient's studies to OUT/images and OUT/masks; returns their rows of labels.csv."""
+def write_patient(
+    out: Path,
+    seed: int,
+    patient: int,
+    dims: int,
+    size: int,
+    modalities: Sequence[str] = (),
+    misregister_mm: float = 0.0,
+    missing: float = 0.0,
+) -> list[dict[str, str]]:
+    """Write a patient's scans to OUT/images and OUT/masks; returns their rows of labels.csv."""
     rows = []
     code = f"P{patient + 1:03d}"
-    for study, name in enumerate(names_of(seed, patient, dims), start=1):
-        scan = make_scan(seed, patient, study, dims, size)
-        flipped = stream(seed, "phantom", patient, "stored", study).random() < 0.5
-        for folder, array in (("images", scan.array), ("masks", scan.mask)):
-            if dims == 3:
-                _write_nifti(out / folder / name, array, scan.spacing_mm, flipped)
-            else:
-                with atomic(out / folder / name) as temporary:
-                    Image.fromarray(array).save(temporary, format="PNG")
-        where = {"path": f"images/{name}", "patient_id": code, "study_id": f"{code}-{study}"}
-        kind = {"modality": "CT" if dims == 3 else "CR", "mask_path": f"masks/{name}"}
-        rows.append(where | kind | scan.labels)
+    findings = make_patient(seed, patient, dims).findings
+    for study in range(1, studies_of(seed, patient) + 1):
+        there = present(seed, patient, study, modalities or MODALITIES[dims][:1], missing)
+        text = report(findings, stream(seed, "phantom", patient, "report", study)) if "" in there else ""
+        for modality in filter(None, there):
+            moved = misregistration(seed, patient, study, modality, misregister_mm)
+            scan = make_scan(seed, patient, study, dims, size, modality, moved)
+            name = _name(patient, study, modality)
+            apart = (modality,) if modality in CONTRASTS else ()
+            flipped = stream(seed, "phantom", patient, "stored", study, *apart).random() < 0.5
+            _write(out, name, scan, flipped)
+            where = {"path": f"images/{name}", "patient_id": code, "study_id": f"{code}-{study}"}
+            rows.append(where | {"modality": modality, "mask_path": f"masks/{name}", "text": text} | scan.labels)
     return rows
+
+
+def _write(out: Path, name: str, scan: PhantomScan, flipped: bool) -> None:
+    for folder, array in (("images", scan.array), ("masks", scan.mask)):
+        if scan.array.ndim == 3:
+            _write_nifti(out / folder / name, array, scan.spacing_mm, flipped)
+        else:
+            with atomic(out / folder / name) as temporary:
+                Image.fromarray(array).save(temporary, format="PNG")
 
 
 def _write_nifti(path: Path, array: np.ndarray, spacing_mm: tuple[float, ...], flipped: bool) -> None:

@@ -5,7 +5,7 @@ negative inside; drawing blends over one voxel, so that borders look as a scanne
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,16 @@ Box = tuple[slice, slice, slice]
 
 BENT_MM = 25.0
 
+Paint = Callable[[float | Field, int | None], float | Field]
+"""What a CT number, drawn under a label (or None), looks like; see ``phantom_mr.painter``."""
+
 
 @dataclass
 class Canvas:
-    """``hu`` is drawn on; ``labels`` names voxels; ``r``, ``a``, ``s`` say where each voxel lies in the body."""
+    """``hu`` is drawn on; ``labels`` names voxels; ``r``, ``a``, ``s`` say where each voxel lies in the body.
+
+    With ``paint`` it holds another scanner's signals in place of CT numbers; what draws goes on speaking in these.
+    """
 
     r: Field
     a: Field
@@ -27,16 +33,19 @@ class Canvas:
     soft_mm: float
     hu: Field
     labels: Field
+    paint: Paint | None = None
 
     @classmethod
-    def blank(cls, r: Field, a: Field, s: Field, soft_mm: float) -> "Canvas":
+    def blank(cls, r: Field, a: Field, s: Field, soft_mm: float, paint: Paint | None = None) -> "Canvas":
         """Air everywhere."""
-        return cls(r, a, s, soft_mm, np.full(r.shape, -1000, np.float32), np.zeros(r.shape, np.uint8))
+        air = -1000 if paint is None else paint(-1000, None)
+        return cls(r, a, s, soft_mm, np.full(r.shape, air, np.float32), np.zeros(r.shape, np.uint8), paint)
 
     def draw(self, shape: Field, hu: float | Field, label: int | None = None) -> None:
         """Fill a shape with CT numbers; voxels more than half inside take the label, 0 takes labels away."""
         cover = np.clip(0.5 - shape / self.soft_mm, 0, 1)
-        self.hu += cover * (hu - self.hu)
+        value = hu if self.paint is None else self.paint(hu, label)
+        self.hu += cover * (value - self.hu)
         if label is not None:
             self.labels[shape < 0] = label
 
@@ -73,10 +82,11 @@ class Canvas:
         """The part of the canvas about a point, to draw small things on; what is drawn there is drawn here."""
         box = self.box([c - reach_mm for c in centre], [c + reach_mm for c in centre])
         r, a, s = self.r[box], self.a[box], self.s[box]
-        return Canvas(r, a, s, self.soft_mm, self.hu[box], self.labels[box]), box
+        return Canvas(r, a, s, self.soft_mm, self.hu[box], self.labels[box], self.paint), box
 
     def draw_tubes(self, tubes: Sequence["Tube"], hu: float, inside: Field | None = None) -> None:
-        """Draw many thin tubes, brighter than what they cross, each within its own little box of the canvas."""
+        """Draw many thin tubes, denser than what they cross, each within its own little box of the canvas."""
+        value = hu if self.paint is None else self.paint(hu, None)
         for tube in tubes:
             ends = list(zip(tube.start, tube.end, strict=True))
             box = self.box([min(pair) - tube.width for pair in ends], [max(pair) + tube.width for pair in ends])
@@ -86,7 +96,9 @@ class Canvas:
             # Tubes thinner than a voxel fade instead of vanishing.
             fade = min(1.0, (2 * tube.width / self.soft_mm) ** 2)
             cover = np.clip(0.5 - distance / self.soft_mm, 0, 1) * fade
-            self.hu[box] = np.maximum(self.hu[box], self.hu[box] + cover * (hu - self.hu[box]))
+            blended = self.hu[box] + cover * (value - self.hu[box])
+            # Denser is brighter on CT alone.
+            self.hu[box] = np.maximum(self.hu[box], blended) if self.paint is None else blended
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from medssl.data.adapt import Adapted, adapted
 from medssl.data.scale import Intensity
 from medssl.errors import UserError, raise_all
 from medssl.files import FORMAT, check_format, read_toml, write_text
-from medssl.volume import Volume
+from medssl.volume import Volume, family
 
 OTHER = "other"  # the rule of every modality that has none of its own
 AXES = {2: "C,H,W", 3: "C,X,Y,Z"}
@@ -82,8 +82,9 @@ class Plan:
         return found + [e for name, rule in self.modality.items() for e in rule.problems(name)]
 
     def rule(self, modality: str, hu: bool = True) -> Intensity:
-        """The intensity rule of a modality; a window is for Hounsfield units only."""
-        rule = self.modality.get(modality, self.modality[OTHER])
+        """The rule of a modality, else of its family (MR for MR-T1), else ``other``; a window is for HU only."""
+        known = (self.modality.get(name) for name in (modality, family(modality), OTHER))
+        rule = next(rule for rule in known if rule is not None)
         return rule if hu or rule.normalise != "window" else self.modality[OTHER]
 
     def adapt(self, volume: Volume) -> tuple[np.ndarray, np.ndarray]:

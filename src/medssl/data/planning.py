@@ -10,6 +10,7 @@ import polars as pl
 from medssl.data.plan import OTHER, Plan, replace
 from medssl.data.scale import Intensity
 from medssl.errors import UserError
+from medssl.volume import family
 
 ANISOTROPIC = 3.0  # an axis this much coarser than the others is planned with care
 LARGEST_SIZE = 256
@@ -72,9 +73,9 @@ def changed(
     if size is not None:
         plan = replace(plan, size=size, spacing_mm=None)
     if window_hu is not None:
-        rules.pop("CT", None)
+        rules = {name: rule for name, rule in rules.items() if family(name) != "CT"}
     if mr is not None:
-        rules.pop("MR", None)
+        rules = {name: rule for name, rule in rules.items() if family(name) != "MR"}
         plan = replace(plan, value_range=ZSCORE_RANGE if mr == "zscore" else (0.0, 1.0))
     return with_modalities(replace(plan, modality=rules), rows, window_hu, mr)
 
@@ -91,7 +92,8 @@ def with_modalities(
         "NM": Intensity(over="foreground"),
     }
     present = sorted({row["modality"] for row in rows if row["modality"]})
-    return replace(plan, modality={m: defaults.get(m, Intensity()) for m in present} | plan.modality)
+    known = defaults | plan.modality  # a rule for MR holds for an MR-T1 that comes later
+    return replace(plan, modality={m: known.get(family(m), Intensity()) for m in present} | plan.modality)
 
 
 def stored_voxels(plan: Plan, row: dict[str, Any]) -> float:
@@ -144,7 +146,7 @@ def _refuse_size(size: int | None, dims: int) -> None:
 
 
 def _refuse_rules(rows: list[dict[str, Any]], window_hu: tuple[float, float] | None, mr: str | None) -> None:
-    present = {row["modality"] for row in rows}
+    present = {family(row["modality"] or "") for row in rows}
     for option, given, modality in (("--window-hu", window_hu, "CT"), ("--mr", mr, "MR")):
         if given is not None and modality not in present:
             raise UserError(f"{option} is for {modality}, and none of these scans is", fix=f"leave {option} out")

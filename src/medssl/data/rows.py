@@ -36,7 +36,7 @@ class Naming:
             "item": hashed("/".join(map(str, item.place)), self.salt),
             "patient": patient,
             "study": self.identify(told["study_id"]) if "study_id" in told else item.study,
-            "modality": OTHER_NAMES.get(modality, modality),
+            "modality": _known_name(modality),
             "mask_path": told.get("mask_path"),
             "text": told.get("text"),
             "labels": item.labels | {k: v for k, v in told.items() if k not in COLUMNS and k != "#"},
@@ -61,6 +61,12 @@ class Naming:
     def identify(self, text: str) -> str:
         """An id as it stands in the index."""
         return text if self.keep_ids else hashed(text, self.salt)
+
+
+def _known_name(modality: str) -> str:
+    """DICOM's word for a modality, and what a person adds to it: MRI-T1 becomes MR-T1."""
+    word, hyphen, rest = modality.partition("-")
+    return OTHER_NAMES.get(modality) or OTHER_NAMES.get(word, word) + hyphen + rest
 
 
 def stratum_column(rows: list[dict[str, Any]], wanted: str | None) -> str | None:

@@ -14,6 +14,7 @@ from medssl.data.progress import progress
 from medssl.data.readers import read_volume
 from medssl.errors import UserError
 from medssl.files import atomic
+from medssl.volume import family
 
 FEW_VOXELS = 30_000_000  # are read here, sooner than processes start
 TILE, GAP, CAPTION, MARGIN, HEAD = 150, 10, 34, 24, 58
@@ -84,7 +85,7 @@ def in_window(image: np.ndarray, row: dict[str, Any]) -> np.ndarray:
     if len(image) == 3 and image.dtype == np.uint8:
         return image
     values = image[:3] if len(image) >= 3 else image[:1]
-    if row["modality"] == "CT" and row["min"] < -500:
+    if family(row["modality"] or "") == "CT" and row["min"] < -500:
         chest = np.mean((values > -950) & (values < -600)) > 0.12
         low, high = LUNG_HU if chest else WINDOW_HU
     elif row["dims"] == 2:

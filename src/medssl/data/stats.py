@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from medssl.volume import family
+
 SAMPLE = 1 << 20  # percentiles come from at most about this many voxels, evenly taken
 AIR_HU = -500.0  # between air and tissue
 
@@ -17,7 +19,7 @@ def foreground_low(array: np.ndarray, modality: str) -> float:
     """
     sample = array.ravel()[:: max(1, array.size // SAMPLE)]
     low = float(sample.min())
-    if modality == "CT" and low < AIR_HU:
+    if family(modality) == "CT" and low < AIR_HU:
         return AIR_HU
     if array.ndim - 1 == 2:
         return low

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medssl.data.phantom import MODALITIES
 from medssl.errors import UserError
 from medssl.files import write_toml
 from medssl.stages import index, phantom, prepare, study
@@ -60,7 +61,13 @@ def run(options: Demo) -> Path:
         raise UserError(f"--steps is {options.steps}", fix="give 1 or more, or 0 for what fits")
     out, budget = options.out, (SHORT if options.short else FULL)[options.dims]
     patients = min(options.patients, budget.most_patients)
-    phantom.run(Phantom(out=out / "scans", patients=patients, dims=options.dims, seed=options.seed, size=budget.size))
+    kinds = MODALITIES[options.dims][:1]
+    phantom.run(
+        Phantom(
+            out=out / "scans", patients=patients, dims=options.dims, seed=options.seed, size=budget.size,
+            modalities=kinds,
+        )
+    )  # fmt: skip
     index.run(Index(scans=out / "scans", out=out / "data", seed=options.seed, fractions=(0.6, 0.1, 0.3)))
     prepare.run(Prepare(data=out / "data", dims=options.dims))
     write_toml(out / "recipe.toml", _recipe(options, budget))

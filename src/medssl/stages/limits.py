@@ -18,6 +18,8 @@ LIMITS = {
     "foreground": (0, 1),
     "log_every": (1, INF),
     "lr": (0, INF),
+    "misregister_mm": (0, 100),
+    "missing": (0, 1),
     "n_labels": (1, INF),
     "probe_every": (0, INF),
     "rows": (1, 64),

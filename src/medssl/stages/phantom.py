@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.data.jobs import each
-from medssl.data.phantom import names_of, write_patient, write_table
+from medssl.data.phantom import MODALITIES, names_of, write_patient, write_table
 from medssl.data.progress import progress
 from medssl.errors import UserError, raise_all
+from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Phantom
 
 SIZES = (32, 512)
@@ -21,7 +22,9 @@ class Job:
 
     def __call__(self) -> list[dict[str, str]]:
         o = self.options
-        return write_patient(o.out, o.seed, self.patient, o.dims, o.size)
+        return write_patient(
+            o.out, o.seed, self.patient, o.dims, o.size, _modalities(o), o.misregister_mm, o.missing
+        )  # fmt: skip
 
 
 def run(options: Phantom) -> Path:
@@ -42,9 +45,18 @@ def run(options: Phantom) -> Path:
     return options.out
 
 
+def _modalities(options: Phantom) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(options.modalities)) or MODALITIES[options.dims]
+
+
 def _check(options: Phantom) -> None:
     out = options.out
-    errors = []
+    errors = out_of_range(options)
+    known = MODALITIES[options.dims]
+    unknown = [name for name in options.modalities if name not in known]
+    if unknown:
+        fix = f"choose among {', '.join(known)}"
+        errors.append(UserError(f"--modalities {' '.join(unknown)} in {options.dims}D", fix=fix))
     if options.patients < 1:
         errors.append(UserError(f"--patients is {options.patients}", fix="give 1 or more"))
     if not SIZES[0] <= options.size <= SIZES[1]:
@@ -52,7 +64,8 @@ def _check(options: Phantom) -> None:
     if out.exists() and not out.is_dir():
         errors.append(UserError("not a folder", out, "choose another folder"))
     raise_all(errors)
-    mine = {name for p in range(options.patients) for name in names_of(options.seed, p, options.dims)}
+    about = (options.dims, _modalities(options), options.missing)
+    mine = {name for p in range(options.patients) for name in names_of(options.seed, p, *about)}
     folders = [out / "images", out / "masks"]
     inside = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()
     # A labels.csv without images is somebody's own: it must not be written over.

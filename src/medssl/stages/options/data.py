@@ -81,7 +81,7 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Phantom:
-    """Write a set of generated scans as a user's folder would look: images, masks, labels.csv."""
+    """Write a set of generated scans as a user's folder would look: images, masks, labels.csv with reports."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder to write."""
@@ -93,3 +93,9 @@ class Phantom:
     """Seed of the anatomy, lesions and nuisance."""
     size: int = 64
     """Voxels along the longest side."""
+    modalities: tuple[str, ...] = ()
+    """Scans of each study: CT, MR-T1, MR-T2, of one body in one place; by default all three. Images are CR."""
+    misregister_mm: float = 0.0
+    """How far at most the body has moved between the CT and each MR of a study."""
+    missing: float = 0.0
+    """Share of scans and reports left out; every study keeps a scan."""
