@@ -102,6 +102,17 @@ def test_the_table_may_name_patients_only(mixed: Path, tmp_path: Path) -> None:
     assert found["t.csv, row 3"] == "no scan for 'Nobody'"
 
 
+def test_reports_beside_the_scans_are_indexed(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (mixed / "labels.csv").unlink()
+    (mixed / "mr" / "00.txt").write_text("Normal.")
+    (mixed / "mr" / "01.txt").write_text("")
+    (mixed / "notes.txt").write_text("of no scan")
+    frame, found = index(mixed, tmp_path / "out")
+    assert frame.filter(pl.col("text").is_not_null())["path"].to_list() == ["mr/00.nii.gz"]
+    assert "mr/00.txt" not in found and found["mr/01.txt"] == "an empty report" and "no scan" in found["notes.txt"]
+    assert f"reports: 1 of {len(frame)} scans" in capsys.readouterr().out
+
+
 def test_a_split_of_the_user_is_kept(mixed: Path, tmp_path: Path) -> None:
     sides = ["train"] * 12 + ["val"] * 2 + ["test"] * 6
     rows = [{"path": f"mr/{k:02d}.nii.gz", "patient_id": f"P{k // 2}", "split": s} for k, s in enumerate(sides)]

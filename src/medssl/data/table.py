@@ -31,7 +31,7 @@ class Table:
         for file in files:
             if file in self.by_path:
                 return self.by_path[file]
-        for name in (_bare(files[0]), *_folders(files[0])):
+        for name in (bare(files[0]), *_folders(files[0])):
             if name in self.by_path:
                 return self.by_path[name]
         return {}
@@ -45,7 +45,7 @@ class Table:
 
         ``identify`` makes of an id what ``patients`` holds.
         """
-        names = paths | {_bare(path) for path in paths} | {f for path in paths for f in _folders(path)}
+        names = paths | {bare(path) for path in paths} | {f for path in paths for f in _folders(path)}
         missing = [key for key in self.by_path if key not in names]
         missing += [key for key in self.by_patient if identify(key) not in patients]
         place = f"{self.path.name}, row "
@@ -133,7 +133,7 @@ def _relative(name: str, folder: Path, scans: Path) -> str:
     return full if inside.startswith("..") else Path(inside).as_posix()
 
 
-def _bare(path: str) -> str:
+def bare(path: str) -> str:
     """A path without the ending of an image format."""
     lower = path.lower()
     return next((path[: -len(end)] for end in ENDINGS if lower.endswith(end)), path)

@@ -11,6 +11,7 @@ from medssl.data.find import Found, walk
 from medssl.data.gather import gather_facts, gather_headers
 from medssl.data.ids import load_salt
 from medssl.data.item import Fault, place_of
+from medssl.data.reports import summary, with_reports
 from medssl.data.rows import Naming, stratum_column
 from medssl.data.sheet import write_sheet
 from medssl.data.split import SPLITS, Member, assign
@@ -64,10 +65,12 @@ def _read(
 
     outcomes, read = gather_facts(scans, rows, _stamp(scans, found), cache, save, options.workers)
     usable, faults = _with_facts(rows, outcomes)
+    usable, silent, texts = with_reports(usable, [file.path for file in found], scans)
+    faults += silent + [fault for fault in headers.faults if fault.file not in texts]
     if table is not None:
         patients = {row["patient"] for row in rows}
         faults += table.unknown({file.path for file in found}, patients, naming.identify)
-    return usable, headers.faults + faults, read
+    return usable, faults, read
 
 
 def _mistakes(options: Index) -> list[UserError]:
@@ -204,6 +207,8 @@ def _tell(out: Path, rows: list[Row], faults: int, labels: list[str], read: int)
     empty = [side for side, patients in sides.items() if not patients]
     if empty:
         print(f"warning: no patient is in {' or '.join(empty)}: too few patients")
+    if reports := summary(rows):
+        print(reports)
     for name in labels:
         if len({row["labels"].get(name) for row in rows} - {None}) == 1:
             print(f"warning: label '{name}' has one class only, so nothing can learn it")

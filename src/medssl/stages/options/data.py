@@ -19,7 +19,7 @@ class Index:
     """Folder to write: index.parquet, problems.csv, sheet.png. Running again adds what is new."""
     table: Path | None = None
     """CSV with a row a file: path, patient_id, study_id, modality, split, mask_path, text; any other column is a
-    label. SCANS/labels.csv is read unasked."""
+    label. SCANS/labels.csv is read unasked. A report may also lie beside its scan: a.txt for a.nii.gz."""
     patient_regex: str | None = None
     """Regular expression on the relative path; its first group (or all of it) is the patient id."""
     modality: str | None = None
