@@ -44,13 +44,17 @@ def batches(
     structure, each structure of the scan being as likely. Scans smaller than the region stand in its middle, on their
     background's value.
     """
-    _check(store, rows, region, batch, masks, labels, world)
+    check(store, rows, region, batch, masks, labels, world)
     places = Sampler(
         store=store, rows=np.asarray(rows, np.int64), region=tuple(region), batch=batch, seed=seed, masks=masks,
         labels=labels, foreground=foreground, rank=rank, world=world,
     )  # fmt: skip
-    wanted = range(start, steps)
-    for made in map(places.__getitem__, wanted) if workers == 0 else _loaded(places, wanted, workers):
+    yield from serve(places, range(start, steps), workers)
+
+
+def serve(sampler: Dataset, steps: range, workers: int) -> Iterator[Batch]:
+    """``sampler[step]`` for each of ``steps``, made here or by worker processes; a UserError it returns is raised."""
+    for made in map(sampler.__getitem__, steps) if workers == 0 else _loaded(sampler, steps, workers):
         if isinstance(made, UserError):
             raise made
         yield made
@@ -66,7 +70,7 @@ def whole_batches(
     labels: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Yield every one of ``rows`` once, in order: its central region. The last batch may be smaller."""
-    _check(store, rows, region, batch, masks, labels, 1)
+    check(store, rows, region, batch, masks, labels, 1)
     for first in range(0, len(rows), batch):
         part = np.arange(first, min(first + batch, len(rows)))
         chosen = np.asarray(rows, np.int64)[part]
@@ -197,7 +201,7 @@ def _overlap(start: Sequence[int], region: Sequence[int], shape: Sequence[int]) 
     return tuple(inside), tuple(target)
 
 
-def _loaded(sampler: Sampler, steps: range, workers: int) -> Iterator[Batch | UserError]:
+def _loaded(sampler: Dataset, steps: range, workers: int) -> Iterator[Batch | UserError]:
     # A worker makes whole batches, so their order is the sampler's and nothing is collated in this process.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "blosc2", "medssl.data.sample"])
@@ -220,7 +224,7 @@ def _quiet(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _check(
+def check(
     store: Store,
     rows: Sequence[int],
     region: tuple[int, ...],
@@ -229,6 +233,7 @@ def _check(
     labels: np.ndarray | None,
     world: int,
 ) -> None:
+    """Refuse what no batch can be drawn from."""
     if not len(rows):
         raise UserError("no scan to draw from", store.data, "check the split and the labels")
     if len(region) != store.plan.dims:

@@ -16,6 +16,7 @@ from medssl.data import arrays
 from medssl.data.grid import Grid
 from medssl.data.plan import Plan
 from medssl.errors import UserError
+from medssl.files import read_json
 from medssl.volume import Volume
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 OPEN_FILES = 256  # kept open by each process; each costs a mapping, not memory
 SMALL_BYTES = 2**19  # an array up to this size is read once and kept whole, since opening it costs more than reading it
 KEPT_BYTES = 2**28  # most that a process keeps so
+REGISTERED = "registration.json"
 Box = tuple[slice, ...]
 
 
@@ -51,6 +53,8 @@ class Store:
         self.gain = frame["gain"].to_numpy().astype(np.float32)
         self.bias = frame["bias"].to_numpy().astype(np.float32)
         self.fill = frame["fill"].to_numpy().astype(np.int32)
+        self.headers = np.array(frame["affine"].to_list(), float).reshape(-1, 4, 4)
+        self.affines = self._registered(frame)
         self.has_mask = frame["has_mask"].to_numpy().astype(bool)
         _, patients = np.unique(frame["patient"].to_numpy().astype(str), return_inverse=True)
         self.patients = patients.astype(np.int64)
@@ -121,6 +125,17 @@ class Store:
         if tuple(labels.shape) != tuple(row["shape"]):
             raise UserError(f"labels have shape {labels.shape}", row["item"], f"the stored scan has {row['shape']}")
         return Grid.of(json.loads(row["grid"])).back(labels)
+
+    def _registered(self, frame: "pl.DataFrame") -> np.ndarray:
+        """(n, 4, 4) stored voxels to RAS mm, ``headers`` corrected by what `medssl prepare --register` found."""
+        path = self.data / REGISTERED
+        known = read_json(path)["items"] if path.is_file() else {}
+        affines, stamps = self.headers.copy(), dict(zip(frame["item"], frame["stamp"], strict=True))
+        for row, item in enumerate(frame["item"]):
+            told = known.get(item)
+            if told and told["stamps"] == [stamps[item], stamps.get(told["to"])]:  # of the scans as they are now
+                affines[row] = np.reshape(told["correction"], (4, 4)) @ affines[row]
+        return affines
 
     def row(self, item: int | str) -> int:
         """Row number of an item id; row numbers pass through."""

@@ -10,12 +10,15 @@ import polars as pl
 from medssl.data.catalog import load_index, scans_folder, write_problems
 from medssl.data.item import Fault, place_of
 from medssl.data.jobs import each
+from medssl.data.pairing import subjects
 from medssl.data.plan import Plan
 from medssl.data.planning import changed, disk_bytes, make_plan
 from medssl.data.prepared import finished, prepare_item, stamp, stored_bytes, sweep, write_prepared
 from medssl.data.progress import progress
+from medssl.data.register import register_pairs
+from medssl.data.store import Store
 from medssl.errors import UserError, raise_all
-from medssl.files import locked
+from medssl.files import locked, read_json
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Prepare
 
@@ -50,6 +53,8 @@ def run(options: Prepare) -> Path:
         if not made:
             raise UserError("no scan could be prepared", data / "prepare_problems.csv", "it says why, scan by scan")
         sweep(data / "store", {record["item"] for record in made})
+        if options.register:
+            _register(options)
     _tell_end(data, made, len(rows), told)
     return data
 
@@ -91,6 +96,13 @@ def _work(
                 records[row["item"]] = outcome
             step()
     return faults
+
+
+def _register(options: Prepare) -> None:
+    store = Store(options.data)
+    path = register_pairs(store, subjects(store, options.pair_by), options.workers)
+    count = len(read_json(path)["items"])
+    print(f"registered: {count} scan{'s' * (count != 1)}, {path}")
 
 
 def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:

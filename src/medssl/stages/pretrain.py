@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from medssl import files
 from medssl.config import to_table
 from medssl.contract import Batch, Method
+from medssl.data.pairs import paired_batches
 from medssl.data.sample import batches
 from medssl.data.store import Store
 from medssl.distributed import rank, world_size
@@ -32,6 +33,7 @@ from medssl.stages.export import CARD, write_embedding, write_encoder, write_sam
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
+from medssl.stages.paired import Paired, paired_data
 from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
@@ -95,6 +97,7 @@ class Job:
     optimizer: torch.optim.Optimizer
     fabric: Fabric
     monitor: Monitor
+    pairs: Paired | None
     start: int = 0
     untrained: dict[str, float] = field(default_factory=dict)
 
@@ -105,11 +108,13 @@ class Job:
 
     def batches(self, start: int, workers: int, batch: int | None = None) -> Iterator[Batch]:
         """This rank's batches from step ``start`` on."""
-        return batches(
-            self.store, self.rows, region=self.method.region(), batch=batch or self.options.loop.batch,
-            steps=self.options.steps, seed=self.options.model.seed, start=start, workers=workers,
-            rank=rank(), world=world_size(), foreground=self.options.foreground,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "region": self.method.region(), "batch": batch or self.options.loop.batch, "steps": self.options.steps,
+            "seed": self.options.model.seed, "start": start, "workers": workers, "rank": rank(), "world": world_size(),
+        }  # fmt: skip
+        if self.pairs is not None:
+            return paired_batches(self.store, self.rows, subjects=self.pairs.subjects, text=self.pairs.text, **how)
+        return batches(self.store, self.rows, foreground=self.options.foreground, **how)
 
 
 def training_rows(store: Store, transductive: bool) -> list[int]:
@@ -132,11 +137,13 @@ def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabri
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
     _check_scans(options, method, store, rows)
+    pairs = paired_data(method, store, rows, options.pair_by, fabric.is_global_zero)
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)
     monitor = Monitor(store, rows, options.probe_target, config.seed, config.size, options.loop.batch)
-    return Job(options, store, rows, method, optimizer, fabric, monitor, found.step, found.extra.get("untrained", {}))
+    untrained = found.extra.get("untrained", {})
+    return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, found.step, untrained)
 
 
 def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
@@ -152,10 +159,11 @@ def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
     """run.toml: everything the result depends on; no paths and no ids."""
     patients = store.items["patient"][rows].n_unique()
+    pair_by = {} if options.pair_by is None else {"pair_by": options.pair_by}
     return {
         "verb": "pretrain",
         "method": options.method,
-        "options": {name: getattr(options, name) for name in ("steps", "transductive", "foreground")},
+        "options": {name: getattr(options, name) for name in ("steps", "transductive", "foreground")} | pair_by,
         "model": to_table(config),
         "optim": to_table(options.optim),
         "loop": to_table(options.loop),

@@ -55,6 +55,10 @@ class Prepare:
     """CT window (low, high) in Hounsfield units; by default -1000 to 1000."""
     mr: Literal["percentile", "zscore"] | None = None
     """MR intensities: foreground percentiles to [0, 1] (default), or foreground mean 0 and standard deviation 1."""
+    register: bool = False
+    """Align each subject's volumes rigidly, by mutual information, into DATA/registration.json; for CT beside MR."""
+    pair_by: str | None = None
+    """With --register: column of the index, or label, that tells a subject; by default patient and study."""
     plan_only: bool = False
     """Write plan.toml and the disk estimate, then stop, so that the plan can be edited."""
     workers: int = 0

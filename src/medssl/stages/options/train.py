@@ -69,6 +69,9 @@ class Pretrain:
     """Folder of the run. The same command again resumes it."""
     steps: int = 2000
     """Optimiser steps."""
+    pair_by: str | None = None
+    """For methods that compare modalities: column of the index, or label, that tells which scans belong together; by
+    default patient and study."""
     transductive: bool = False
     """Also learn from the images of test patients; reports flag it."""
     foreground: float = 0.5
