@@ -71,7 +71,7 @@ def _own_fields(config: type) -> type:
             field(default=f.default, kw_only=True),
         )
         for f in fields(config)
-        if f.name not in common
+        if f.name not in common and f.metadata.get("from") != "data"
     ]
     return make_dataclass(f"{config.__name__}Options", own, frozen=True)
 

@@ -147,10 +147,6 @@ class Method(nn.Module):
     paired: bool = False
     """Whether it compares scans of a subject: batches are then drawn by subject, see ``data.pairs``."""
 
-    def tokens(self, texts: Sequence[str | None]) -> Tensor | None:
-        """What ``Batch.text`` holds of these reports, a row for each; None for a method that reads none."""
-        return None
-
     def check_scans(self, modality: Tensor, patient: Tensor) -> None:
         """Refuse, before a run starts, scans that nothing can be learnt from; (n,) codes as in ``Batch``."""
 

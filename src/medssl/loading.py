@@ -58,6 +58,8 @@ def read_weights(weights: Path) -> dict[str, Tensor]:
 def read_card(weights: Path) -> dict[str, Any]:
     """encoder.json: architecture and preprocessing of the weights beside it."""
     path = weights.with_suffix(".json")
+    if not path.is_file() and weights.name.startswith("encoder-"):  # one of several towers, which share a card
+        path = weights.with_name("encoder.json")
     if not path.is_file():
         raise UserError(f"{path.name} is missing", path, "copy it with the weights: it says how images are prepared")
     card = files.read_json(path)

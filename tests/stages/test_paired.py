@@ -5,69 +5,119 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from medssl import files, methods
+from medssl import files
 from medssl.cli import main
 from medssl.contract import Batch
 from medssl.data.store import Store
+from medssl.data.text import Tokenizer
 from medssl.errors import UserError
+from medssl.methods.cmcl import CMCL
 from medssl.methods.pcrl import PCRL, PCRLConfig
-from medssl.stages.paired import paired_data
+from medssl.stages.paired import from_data, paired_data, watched
+from medssl.stages.towers import load_towers, tower_file
 from paired_scans import cohort, paired_store
 
-SEEN: list[Batch] = []
-TINY = "--steps 3 --batch 4 --patch 32 32 32 --width 4 --workers 0 --precision 32 --device cpu"
-
-
-class Reader(PCRL):
-    """PCRL that keeps what it is given."""
-
-    paired = True
-
-    def tokens(self, texts: Any) -> torch.Tensor:
-        return torch.tensor([[len(text or ""), 0] for text in texts])
-
-    def views(self, batch: Batch, rng: Any) -> Any:
-        SEEN.append(batch)
-        return super().views(batch, rng)
+TINY = "--steps 2 --batch 4 --patch 32 32 32 --width 4 --workers 0 --precision 32 --device cpu --embed-dim 8"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    texts = [None if i % 4 == 1 else "x" * (i + 1) for i in range(12)]
+    texts = [None if i % 4 == 1 else f"case {i} is {'normal' if i % 3 else 'abnormal'}" for i in range(12)]
     visits = [str(i // 4) for i in range(12)]
     return paired_store(tmp_path / "data", cohort(), text=texts, **{"label.visit": visits})
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    SEEN.clear()
-    monkeypatch.setitem(methods.METHODS, "reader", "test_paired:PCRLConfig:Reader")
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """The batches that the method was given."""
+    batches: list[Batch] = []
+    views = CMCL.views
+
+    def spy(self: CMCL, batch: Batch, rng: Any) -> Any:
+        batches.append(batch)
+        return views(self, batch, rng)
+
+    monkeypatch.setattr(CMCL, "views", spy)
+    return batches
 
 
-def test_a_method_that_compares_gets_subjects_places_and_reports(store, reader, tmp_path, capsys) -> None:
-    command = f"pretrain reader --data {store.data} --out {tmp_path / 'run'} {TINY}"
-    assert main(command.split()) == 0
-    assert "pairs: 6 of 6 subjects have scans of two or more modalities (CT, MR)" in capsys.readouterr().err
-    assert len(SEEN) == 4  # three steps, and the pictures for the report
-    lengths = torch.tensor([len(text or "") for text in store.items["text"]])
-    for batch in SEEN:
-        assert batch.place.shape == (len(batch), 4, 4) and len(batch.subject.unique()) < len(batch)
-        assert torch.equal(batch.text[:, 0], lengths[batch.item])
-    assert "pair_by" not in files.read_toml(tmp_path / "run" / "run.toml")["options"]
-
-
-def test_the_column_that_pairs_is_kept_with_the_run(store, reader, tmp_path, capsys) -> None:
+def test_a_method_that_compares_gets_subjects_places_and_reports(store, seen, tmp_path, capsys) -> None:
     run = tmp_path / "run"
-    command = f"pretrain reader --data {store.data} --out {run} --pair-by visit {TINY}"
+    assert main(f"pretrain cmcl --data {store.data} --out {run} {TINY} --text tokens --text-length 12".split()) == 0
+    said = capsys.readouterr().err
+    assert "pairs: 6 of 6 subjects have scans of two or more modalities (CT, MR)" in said
+    assert "reports: 9 of 12 scans have one" in said
+    tokens, _ = Tokenizer.load(run / "tokenizer.json").encode(store.items["text"].to_list())
+    assert len(seen) == 2 and tokens.shape == (12, 12)
+    for batch in seen:
+        assert batch.place.shape == (4, 4, 4) and len(batch.subject.unique()) == 2
+        assert torch.equal(batch.text, tokens[batch.item])
+    assert "pair_by" not in files.read_toml(run / "run.toml")["options"]
+
+
+@pytest.mark.parametrize("share", ["nothing", "trunk", "all"])
+def test_a_run_leaves_its_towers_and_they_embed_as_in_training(store, tmp_path, monkeypatch, share) -> None:
+    kept: list[CMCL] = []
+    made = CMCL.__init__
+    monkeypatch.setattr(CMCL, "__init__", lambda self, *a, **k: (kept.append(self), made(self, *a, **k))[1])
+    run, extra = tmp_path / "run", f"--share {share}" + (" --text tokens" if share == "trunk" else "")
+    assert main(f"pretrain cmcl --data {store.data} --out {run} {TINY} {extra}".split()) == 0
+    trained = kept[0].eval()
+    loaded, card, reader = load_towers(run)
+    images = torch.rand(3, 1, 32, 32, 32)
+    for name in ("CT", "MR"):
+        assert torch.allclose(loaded.encode(name, images), trained.encode(name, images), atol=1e-5)
+        assert load_file(run / card["towers"][name]).keys() == trained.encoder.state_dict().keys()
+    if share == "trunk":
+        tokens, _ = reader.encode(["case 3 is abnormal"])
+        assert torch.allclose(loaded.encode("text", tokens), trained.encode("text", tokens), atol=1e-5)
+    assert card["method_config"]["modalities"] == ["CT", "MR"] and (reader is None) == (share != "trunk")
+
+
+def test_the_column_that_pairs_is_kept_with_the_run(store, tmp_path, capsys) -> None:
+    run = tmp_path / "run"
+    command = f"pretrain cmcl --data {store.data} --out {run} --pair-by visit {TINY}"
     assert main(command.split()) == 0
     assert "pairs: 3 of 3 subjects" in capsys.readouterr().err
     assert files.read_toml(run / "run.toml")["options"]["pair_by"] == "visit"
     assert main(command.replace("visit", "patient").split()) == 2  # another run
 
 
-def test_other_methods_look_at_each_scan_by_itself(store) -> None:
+def test_other_methods_look_at_each_scan_by_itself(store, tmp_path) -> None:
     method = PCRL(PCRLConfig(dims=3, width=4, patch=(32, 32, 32)))
     assert paired_data(method, store, range(12), None) is None
+    assert watched(method, store, [3, 1]) == [3, 1]
+    assert from_data(PCRLConfig, {"queue": 3}, store, range(12)) == ({"queue": 3}, None)
     with pytest.raises(UserError, match="--pair-by is for methods that compare"):
         paired_data(method, store, range(12), "patient")
+
+
+def test_what_the_data_give_is_no_option(store, tmp_path, capsys) -> None:
+    out = tmp_path / "run"
+    assert main(f"pretrain cmcl --data {store.data} --out {out} --text-size 7".split()) == 2
+    assert "--text-size" in capsys.readouterr().err
+    blank = paired_store(tmp_path / "blank", cohort())
+    assert main(f"pretrain cmcl --data {blank.data} --out {out} --text tokens".split()) == 2
+    assert "no training scan has a report" in capsys.readouterr().err
+    assert main(f"pretrain cmcl --data {blank.data} --out {out} --text vector".split()) == 2
+
+
+def test_runs_without_towers_and_damaged_ones_are_told(store, trained_run, tmp_path) -> None:
+    with pytest.raises(UserError, match="a run of pcrl has no space of several modalities"):
+        load_towers(trained_run["RUN"])
+    run = tmp_path / "run"
+    assert main(f"pretrain cmcl --data {store.data} --out {run} {TINY}".split()) == 0
+    (run / "align.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="weights cannot be read"):
+        load_towers(run)
+    (run / tower_file("MR")).unlink()
+    with pytest.raises(UserError, match=r"the file is missing .*encoder-MR.safetensors"):
+        load_towers(run)
+
+
+def test_a_tower_has_a_file_whatever_its_modality_is_called() -> None:
+    assert [tower_file(n) for n in ("MR-T1", "", "a b/c")] == [
+        "encoder-MR-T1.safetensors", "encoder-unknown.safetensors", "encoder-a_b_c.safetensors"
+    ]  # fmt: skip

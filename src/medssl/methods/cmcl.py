@@ -117,7 +117,7 @@ class CMCL(Method):
     """
 
     needs_modality = True
-    needs_subject = True
+    paired = True
 
     # Networks -------------------------------------------------------------------------------------------------
 

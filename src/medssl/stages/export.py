@@ -19,6 +19,7 @@ from medssl.loading import WEIGHTS
 from medssl.networks.weights import export_state
 from medssl.rng import Rng
 from medssl.stages.monitor import Monitor
+from medssl.stages.towers import write_towers
 
 CARD = "encoder.json"
 SEEN = "seen.txt"
@@ -37,6 +38,10 @@ def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int
         "transductive": transductive,
         "medssl": versions()["medssl"],
     }
+    own = {key: value for key, value in to_table(method.config).items() if key not in _common()}
+    card["method_config"] = own
+    if method.paired:
+        card["towers"] = write_towers(run, method)
     files.write_json(run / CARD, card)
 
 

@@ -1,15 +1,21 @@
-"""What a method that compares modalities needs of the data: who belongs to whom, and the reports as it reads them."""
+"""What a method that compares modalities takes from the data: modalities, who belongs to whom, reports as tokens."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medssl.contract import Method
 from medssl.data.pairing import about_pairs, subjects
 from medssl.data.store import Store
+from medssl.data.text import HuggingFaceTokenizer, Tokenizer
 from medssl.errors import UserError
+
+TOKENIZER = "tokenizer.json"
+Reader = Tokenizer | HuggingFaceTokenizer
 
 
 @dataclass(frozen=True)
@@ -20,15 +26,61 @@ class Paired:
     text: np.ndarray | None
 
 
-def paired_data(method: Method, store: Store, rows: Sequence[int], by: str | None, tell: bool = True) -> Paired | None:
+def from_data(
+    kind: Any, settings: Mapping[str, Any] | None, store: Store, rows: Sequence[int]
+) -> tuple[dict[str, Any], Reader | None]:
+    """``settings`` with the options of ``kind`` that the data give, and the tokenizer of the training reports."""
+    given = dict(settings or {})
+    if not any(f.metadata.get("from") == "data" for f in fields(kind)):
+        return given, None
+    chosen = {f.name: given.get(f.name, f.default) for f in fields(kind)}
+    given["modalities"] = store.modality_names
+    if chosen["text"] == "vector":
+        raise UserError("ready-made numbers are for a loop of your own", "--text", "choose tokens or none")
+    reader: Reader | None = None
+    if chosen["text"] == "tokens" and chosen["text_model"]:
+        reader = HuggingFaceTokenizer(chosen["text_model"], chosen["text_length"])
+    elif chosen["text"] == "tokens":
+        texts = [store.items["text"][row] for row in rows]
+        if not any(texts):
+            raise UserError(
+                "no training scan has a report", store.data, "index again with reports, or leave out --text"
+            )
+        reader = Tokenizer.train(texts, chosen["text_vocab"], chosen["text_length"])
+    if reader is not None:
+        given["text_size"] = reader.vocab
+    return given, reader
+
+
+def paired_data(
+    method: Method, store: Store, rows: Sequence[int], by: str | None, reader: Reader | None = None, tell: bool = True
+) -> Paired | None:
     """The pairs and reports of the training ``rows``; None for methods that look at each scan by itself."""
     if not method.paired:
         if by is not None:
             raise UserError("--pair-by is for methods that compare scans of a subject", fix="leave it out")
         return None
     subject = subjects(store, by)
-    for sentence in about_pairs(store, rows, subject):
-        if tell:
-            print(sentence, file=sys.stderr)
-    text = method.tokens([store.items["text"][row] for row in rows])
-    return Paired(subject, None if text is None else text.numpy())
+    compares = getattr(method.config, "objective", "align") == "align"
+    told = about_pairs(store, rows, subject) if compares else []
+    tokens = None
+    if reader is not None:
+        tokens, cut = reader.encode([store.items["text"][row] for row in rows])
+        there = int(tokens.any(1).sum())
+        told.append(f"reports: {there} of {len(rows)} scans have one" + (f"; {cut} were cut" if cut else ""))
+    for sentence in told if tell else []:
+        print(sentence, file=sys.stderr)
+    return Paired(subject, None if tokens is None else tokens.numpy())
+
+
+def watched(method: Method, store: Store, rows: list[int]) -> list[int]:
+    """Rows that ``method.encoder`` is made for: where each modality has an encoder of its own, the first one's."""
+    if not method.paired or getattr(method.config, "share", "all") == "all":
+        return rows
+    return [row for row in rows if store.modalities[row] == 0] or rows
+
+
+def save_reader(run: Path, reader: Reader | None) -> None:
+    """Keep the tokenizer that was trained here with the run; a model of others has its own."""
+    if isinstance(reader, Tokenizer):
+        reader.save(run / TOKENIZER)

@@ -33,7 +33,7 @@ from medssl.stages.export import CARD, write_embedding, write_encoder, write_sam
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.paired import Paired, paired_data
+from medssl.stages.paired import Paired, Reader, from_data, paired_data, save_reader, watched
 from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
@@ -53,6 +53,7 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
     config_kind, method_kind = resolve(options.method)
+    settings, reader = from_data(config_kind, settings, store, rows)
     config = model_config(config_kind, options.model, store, len(rows), options.steps, options.loop.batch, settings)
     with files.locked(options.out, "RUN") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
@@ -62,7 +63,7 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
             print(f"{options.out} is finished; choose another --out to train anew", file=sys.stderr)
             return options.out
         try:
-            job = _job(options, method_kind(config), store, rows, fabric)
+            job = _job(options, method_kind(config), store, rows, fabric, reader)
             _train(job)
         except NonFinite as error:
             error.where = options.out
@@ -81,6 +82,7 @@ def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
     kind, method = resolve(options.method)
+    settings, _ = from_data(kind, settings, store, rows)
     built = method(model_config(kind, options.model, store, len(rows), options.steps, options.loop.batch, settings))
     _check_scans(options, built, store, rows)
     Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
@@ -133,15 +135,21 @@ def _hardware(options: Pretrain) -> machine.Machine:
     return machine.choose(loop.device, precision, loop.threads or before.get("threads", 0))
 
 
-def _job(options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric) -> Job:
+def _job(
+    options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric, reader: Reader | None
+) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, options.optim
     _check_scans(options, method, store, rows)
-    pairs = paired_data(method, store, rows, options.pair_by, fabric.is_global_zero)
+    pairs = paired_data(method, store, rows, options.pair_by, reader, fabric.is_global_zero)
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
     found = checkpoint.load(options.out, method, optimizer, fabric)
-    monitor = Monitor(store, rows, options.probe_target, config.seed, config.size, options.loop.batch)
+    if fabric.is_global_zero:
+        save_reader(options.out, reader)
+    monitor = Monitor(
+        store, watched(method, store, rows), options.probe_target, config.seed, config.size, options.loop.batch
+    )
     untrained = found.extra.get("untrained", {})
     return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, found.step, untrained)
 
