@@ -32,10 +32,11 @@ class VoxelHeads(nn.Module):
             first, second = (maps[code][rows] for code, rows in zip(met.codes, met.rows, strict=True))
             query.append(self.heads[met.codes[0]](at_cells(first, met.cells)))
             key.append(self.heads[met.codes[1]](at_places(second, met.there)))
-        if not query:  # no row, but a graph: every rank goes backward alike
-            none = sum(level.flatten()[:1].sum() * 0 for level in maps.values())
-            empty = torch.zeros(0, self.out, device=next(iter(maps.values())).device) + none
-            return empty, empty
+        if not query:  # no row, but a graph and the heads' precision: every rank goes backward alike
+            level = next(iter(maps.values()))
+            none = level.new_zeros(0, self.out, dtype=torch.promote_types(level.dtype, torch.float32))
+            none = none + sum(level.flatten()[:1].sum() * 0 for level in maps.values())
+            return none, none
         return torch.cat(query), torch.cat(key)
 
 
