@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medssl.data.text import Tokenizer
     from medssl.errors import UserError
     from medssl.loading import load
+    from medssl.methods.cmcl import CMCL, CMCLConfig
     from medssl.methods.dae import DAE, DAEConfig
     from medssl.methods.genesis import Genesis, GenesisConfig
     from medssl.methods.mae import MAE, MAEConfig
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
 _HOMES = {
+    "CMCL": "medssl.methods.cmcl",
+    "CMCLConfig": "medssl.methods.cmcl",
     "DAE": "medssl.methods.dae",
     "DAEConfig": "medssl.methods.dae",
     "Genesis": "medssl.methods.genesis",
@@ -30,13 +34,18 @@ _HOMES = {
     "PCRLv2Config": "medssl.methods.pcrlv2",
     "SimCLR": "medssl.methods.simclr",
     "SimCLRConfig": "medssl.methods.simclr",
+    "Text": "medssl.networks.text",
+    "Tokenizer": "medssl.data.text",
     "UserError": "medssl.errors",
+    "Vector": "medssl.networks.text",
     "load": "medssl.loading",
 }
 __all__ = [
+    "CMCL",
     "DAE",
     "MAE",
     "PCRL",
+    "CMCLConfig",
     "DAEConfig",
     "Genesis",
     "GenesisConfig",
@@ -48,7 +57,10 @@ __all__ = [
     "PCRLv2Config",
     "SimCLR",
     "SimCLRConfig",
+    "Text",
+    "Tokenizer",
     "UserError",
+    "Vector",
     "load",
 ]
 
