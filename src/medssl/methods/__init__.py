@@ -15,6 +15,7 @@ METHODS = {
     "mae": "medssl.methods.mae:MAEConfig:MAE",
     "genesis": "medssl.methods.genesis:GenesisConfig:Genesis",
     "cmcl": "medssl.methods.cmcl:CMCLConfig:CMCL",
+    "dae": "medssl.methods.dae:DAEConfig:DAE",
 }
 
 
