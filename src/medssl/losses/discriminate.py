@@ -14,7 +14,7 @@ from medssl.losses.contrastive import unit
 
 # Paper and published code: similarities times exp(t), t = .07; features of any length; the code of the modality is the
 # class number of a softmax, so that the loss changes with the order of the batch.
-# Ours: unit length, divided by the temperature, equal or different (ADR 0009).
+# Ours: unit length, divided by the temperature, equal or different (ADR 0013).
 
 
 def discriminate_bce(

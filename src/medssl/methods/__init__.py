@@ -10,12 +10,11 @@ METHODS = {
     "pcrl": "medssl.methods.pcrl:PCRLConfig:PCRL",
     "pcrlv2": "medssl.methods.pcrlv2:PCRLv2Config:PCRLv2",
     "dae": "medssl.methods.dae:DAEConfig:DAE",
+    "cmcl": "medssl.methods.cmcl:CMCLConfig:CMCL",
     "simclr": "medssl.methods.simclr:SimCLRConfig:SimCLR",
     "moco": "medssl.methods.moco:MoCoConfig:MoCo",
     "mae": "medssl.methods.mae:MAEConfig:MAE",
     "genesis": "medssl.methods.genesis:GenesisConfig:Genesis",
-    "cmcl": "medssl.methods.cmcl:CMCLConfig:CMCL",
-    "dae": "medssl.methods.dae:DAEConfig:DAE",
 }
 
 

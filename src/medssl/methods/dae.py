@@ -45,7 +45,7 @@ class DAEConfig(ModelConfig):
     cmcl_form: Literal["bce", "supcon"] = "bce"
     """discriminate: binary cross-entropy over pairs (paper), or supervised contrast."""
     cmcl_weight: float = 0.004
-    """Weight of that term; the paper's .05 belongs to another temperature convention (ADR 0009)."""
+    """Weight of that term; the paper's .05 belongs to another temperature convention (ADR 0013)."""
     temperature: float = 0.07
     """Temperature of that term; similarities are divided by it."""
     embed_dim: int = 128
