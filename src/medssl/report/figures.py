@@ -131,10 +131,15 @@ def curves(
         return _svg(figure, f"{title} over the steps")
 
 
-def scatter(points: np.ndarray, labels: Sequence[str], title: str) -> Markup:
-    """A map of points (n, 2) coloured by label; the axes of such a map mean nothing and are not drawn."""
+def scatter(points: np.ndarray, labels: Sequence[str], title: str, links: Sequence[tuple[int, int]] = ()) -> Markup:
+    """A map of points (n, 2) coloured by label; the axes of such a map mean nothing and are not drawn.
+
+    ``links`` are pairs of points with a line between them.
+    """
     with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
         figure, axes = _axes(4.4, 3.6)
+        for i, j in links:
+            axes.plot(*points[[i, j]].T, color=FAINT, linewidth=0.6, alpha=0.5, zorder=0.5)
         names = sorted(set(labels), key=lambda name: (name == "", name))
         shown = names if len(names) <= 7 else [*names[:6], "other"]
         kept = [label if label in shown else "other" for label in labels]
