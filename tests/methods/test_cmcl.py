@@ -124,7 +124,7 @@ def test_a_scheduled_temperature_follows_progress_and_a_learnt_one_is_bounded():
     with torch.no_grad():
         model.temperature.log_scale += 9
     model.after_step(0.0)
-    assert float(model.temperature()) == pytest.approx(0.01)
+    assert model.measures(0.5) == {"temperature": pytest.approx(0.01)}
 
 
 def test_equal_places_meet_whatever_crop_shows_them():
@@ -161,6 +161,24 @@ def test_wrong_options_are_told_in_one_sentence(said):
     with pytest.raises(UserError, match=said) as caught:
         make(**BAD[said])
     assert "\n" not in str(caught.value)
+
+
+def test_scans_of_one_modality_need_a_text():
+    codes, patients = torch.zeros(4, dtype=torch.long), torch.arange(4)
+    make().check_scans(codes, patients)
+    images = make({"CT": "unet", "MR": "unet"})
+    images.check_scans(torch.tensor([0, 1, 0, 0]), patients)
+    with pytest.raises(UserError, match="all training scans are of modality 'CT': add scans of another"):
+        images.check_scans(codes, patients)
+
+
+def test_one_sample_that_batch_norm_cannot_take_is_told():
+    model = make({"CT": "unet", "MR": "unet"}, norm="batch")
+    views = views_of(model, batch_of(model, [0, 1, 2], text=False))
+    with pytest.raises(UserError, match=r"one sample of 'MR' at once, of the smallest patch \(--batch\): give more"):
+        backpropagate(model.losses(views, 0.0))
+    model.eval()
+    backpropagate(model.losses(views, 0.0))
 
 
 def test_fewer_than_two_towers_or_an_unknown_one_are_told():

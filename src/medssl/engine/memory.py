@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from lightning.fabric import Fabric
@@ -27,8 +28,9 @@ def advice(method: Method, fabric: Fabric, channels: int, batch: int, patch: tup
 
     def attempt(size: int) -> None:
         image = torch.rand(size, channels, *method.region())
-        one = Batch.of(image, value_range=method.config.value_range)
-        _step(method, fabric, one)
+        place = torch.eye(len(patch) + 1, dtype=torch.float64).repeat(size, 1, 1)
+        one = Batch.of(image, value_range=method.config.value_range, modality=torch.zeros(size, dtype=torch.long))
+        _step(method, fabric, replace(one, place=place))
 
     return explain(largest_fitting(attempt, batch), batch, patch)
 

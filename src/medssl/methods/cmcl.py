@@ -36,6 +36,10 @@ from medssl.views.single import meetings, single_view
 
 FROM_DATA = {"from": "data"}  # options that no person gives: the stage reads them from the store
 Encodes = dict[int, Encoded]  # by the number of the modality
+LEAST = {
+    0: ("hard_beta", "hard_top", "local_weight", "rebuild_weight", "ignore_mm", "chunk", "text_size"),
+    1: ("embed_dim", "anchors", "text_length", "text_vocab"),
+}
 PLAIN = {"cutout_p": 0.0, "shuffle_p": 0.0, "paint_p": 0.0}
 
 
@@ -94,17 +98,13 @@ class CMCLConfig(ModelConfig):
         found += self.refused(
             temperature=len(ends) not in (1, 2) or min(ends, default=0) <= 0,
             learn_temperature=self.learn_temperature and (len(ends) > 1 or min(ends) < 1 / SHARPEST),
-            embed_dim=self.embed_dim < 1,
             crop=len(self.crop) != 2 or not 0 < self.crop[0] <= self.crop[1] <= 1,
-            **{name: getattr(self, name) < 1 for name in ("anchors", "text_length", "text_vocab")},
-            **{name: getattr(self, name) < 0 for name in ("hard_beta", "hard_top", "local_weight", "rebuild_weight",
-                                                          "ignore_mm", "chunk", "text_size")},
-        )  # fmt: skip
+            **{name: getattr(self, name) < least for least, names in LEAST.items() for name in names},
+        )
         if self.loss == "sigmoid" and (self.hard_beta or self.hard_top):
             found.append(UserError("the sigmoid loss has no hard negatives", fix="choose loss=infonce, or leave them"))
         if self.objective == "discriminate" and self.share != "all":
-            what = "encoders of their own tell modalities apart by themselves"
-            found.append(UserError(what, fix="discriminate needs share=all"))
+            found.append(UserError("encoders of their own tell modalities apart", fix="discriminate needs share=all"))
         if self.objective == "discriminate" and (self.text != "none" or self.local_weight):
             found.append(UserError("discriminate compares whole images", fix="leave text and local_weight out"))
         return found
@@ -116,8 +116,7 @@ class CMCL(Method):
     A tower is an encoder's name, or one ``Text`` or ``Vector``; other keywords are the fields of ``CMCLConfig``.
     """
 
-    needs_modality = True
-    paired = True
+    needs_modality = paired = True
 
     # Networks -------------------------------------------------------------------------------------------------
 
@@ -132,24 +131,32 @@ class CMCL(Method):
             self._build(config)
         self.temperature = Temperature(config.temperature, config.learn_temperature)
         self.bias = nn.Parameter(torch.tensor(-10.0)) if config.loss == "sigmoid" else None
-        changes: dict[str, Any] = {"scale": config.crop} | ({} if config.rebuild_weight else PLAIN)
-        self._crops = PairConfig.for_size(config.size, config.value_range, config.scan, **changes)
+        plain = {} if config.rebuild_weight else PLAIN
+        self._crops = PairConfig.for_size(config.size, config.value_range, config.scan, scale=config.crop, **plain)
 
     def _build(self, config: CMCLConfig) -> None:
-        space = self.space = JointSpace(config, self.kinds)
-        towers = space.pyramids
+        self.space = JointSpace(config, self.kinds)
+        towers = self.space.pyramids
         self.decoders = self.voxels = self.words = None
         if config.rebuild_weight:
-            self.decoders = per_tower(towers, [partial(decoder_for, config, tower) for tower in towers])
+            self.decoders = per_tower(towers, [partial(decoder_for, config, t) for t in towers])
         if config.local_weight and len(towers) > 1:
             self.voxels = VoxelHeads(towers, config.size, config.embed_dim)
         if config.local_weight and isinstance(self.kinds.kind, Text):
-            self.words = WordHeads(towers, space.text.channels[0], config.size, config.embed_dim)
+            self.words = WordHeads(towers, self.space.text.channels[0], config.size, config.embed_dim)
 
     @property
     def encoder(self) -> Pyramid:  # type: ignore[override]
         """The first modality's."""
         return self.space.pyramids[0]
+
+    def check_scans(self, modality: Tensor, patient: Tensor) -> None:
+        needed = 1 if self.space.text is not None else 2
+        if len(modality.unique()) < needed:
+            found = self.kinds.names[int(modality[0])] or "unknown"
+            raise UserError(
+                f"all training scans are of modality '{found}'", fix="add scans of another, or --text tokens"
+            )
 
     # Views ----------------------------------------------------------------------------------------------------
 
@@ -162,13 +169,11 @@ class CMCL(Method):
         if batch.modality is None:
             raise UserError("the batch does not tell its modalities", fix="give Batch.modality")
         codes = batch.modality.tolist()  # how many samples go through which tower: the one wait for the device
-        if max(codes) >= len(self.kinds.names):
-            fix = f"the method has {', '.join(self.kinds.names)}"
-            raise UserError(f"modality number {max(codes)} of {len(self.kinds.names)}", fix=fix)
+        if max(codes) >= len(names := self.kinds.names):
+            raise UserError(f"modality number {max(codes)} of {len(names)}", fix=f"the names are {', '.join(names)}")
         subject = batch.patient if batch.subject is None else batch.subject
         images = {"x": view.x} | ({"clean": view.clean} if config.rebuild_weight else {})
-        drawn: dict[str, Any] = {"codes": codes, "modality": batch.modality}
-        drawn |= {"subject": subject, "patient": batch.patient}
+        drawn = {"codes": codes, "modality": batch.modality, "subject": subject, "patient": batch.patient}
         if self.space.text is not None:
             images["text"], said = filled(batch.text, len(batch), self.space.text, view.x.device)
             drawn["content"] = fingerprint(images["text"]) * said
@@ -204,15 +209,13 @@ class CMCL(Method):
                     value = rebuild_error(self.decoders[code](shared.maps), views["clean"][rows])
                     yield Term("rebuild", config.rebuild_weight * len(rows) / len(views["x"]) * value)
                 yield shared
-        if text is not None:
-            for _, shared in text.again():
-                yield shared
+        yield from (shared for _, shared in (() if text is None else text.again()))
 
     def _ids(self, encodes: Encodes, views: Views) -> dict[str, Tensor]:
         """Who is who among the samples of all ranks, images modality by modality and then texts."""
         order = torch.cat([encoded.rows for encoded in encodes.values()])
-        names = ("modality", "subject", "patient", *(["content"] if "content" in views.drawn else []))
-        ids = {name: views[name][order] for name in names}
+        names = {"modality", "subject", "patient", "content"} & views.drawn.keys()
+        ids = {name: views[name][order] for name in sorted(names)}
         if "content" in ids:
             ids = {name: torch.cat([x, views[name]]) for name, x in ids.items()}
             ids["modality"][len(order) :] = len(self.kinds.names)
@@ -238,12 +241,11 @@ class CMCL(Method):
         """Equal positions in the world, of the views of two modalities."""
         met = views["meetings"]
         query, key = heads({code: encoded.maps[heads.levels[code]] for code, encoded in encodes.items()}, met.groups)
-        ids = [views[name][met.sample] for name in ("subject", "patient")]
-        query, key, world, shown, subject, patient = (
-            distributed.gather_rows(x) for x in (unit(query), unit(key), met.world_mm, met.shown, *ids)
-        )
-        tau = self.temperature(progress)
-        return voxel_infonce(query, key, world, subject, shown, tau, self.config.ignore_mm, [patient])
+        ids = views["subject"][met.sample], views["patient"][met.sample]
+        every = (distributed.gather_rows(x) for x in (unit(query), unit(key), met.world_mm, met.shown, *ids))
+        query, key, world, shown, subject, patient = every
+        options = self.temperature(progress), self.config.ignore_mm, [patient]
+        return voxel_infonce(query, key, world, subject, shown, *options)
 
     def _words(self, heads: WordHeads, encodes: Encodes, text: Cached, tokens: Tensor, ids: Any) -> Tensor:
         """What each word of a text finds in an image; the sum over image modalities."""
@@ -264,33 +266,35 @@ class CMCL(Method):
         """1/τ stays at most 100."""
         self.temperature.bound()
 
+    def measures(self, progress: float) -> dict[str, float]:
+        """What a line of the log says beside the terms."""
+        return {"temperature": float(self.temperature(progress))}
+
     # In a user's own loop -------------------------------------------------------------------------------------
 
     def _wrap(self, images: Any, ids: Tensor | None, modality: Tensor | None = None) -> Batch:
         """A mapping from towers to entries whose row i is subject i; or a flat batch of images with modality codes."""
-        if not isinstance(images, Mapping):
-            return self._placed(super()._wrap(images, ids, modality))
-        flat = flat_entries(images, self.kinds.names, self.kinds.beside)
-        if ids is not None and len(ids) != flat.subjects:
-            raise UserError(f"{len(ids)} ids for {flat.subjects} subjects", fix="give one id a subject")
-        ids = self._own_ids(flat.subjects) if ids is None else ids.cpu()
-        batch = super()._wrap(flat.images, ids[flat.subject], flat.codes)
-        if flat.text is not None:
-            check_text(flat.text, self.space.text, str(self.kinds.beside))
-        return self._placed(replace(batch, subject=flat.subject, text=flat.text).to(batch.image.device))
-
-    def _placed(self, batch: Batch) -> Batch:
         # Without headers a subject's images lie on one grid, and a voxel is what distances are measured in.
+        batch = self._flat(images, ids) if isinstance(images, Mapping) else super()._wrap(images, ids, modality)
         place = torch.eye(self.config.dims + 1, dtype=torch.float64).repeat(len(batch), 1, 1)
         return replace(batch, place=place).to(batch.image.device)
+
+    def _flat(self, entries: Mapping[str, Any], ids: Tensor | None) -> Batch:
+        flat = flat_entries(entries, self.kinds.names, self.kinds.beside)
+        if ids is not None and len(ids) != flat.subjects:
+            raise UserError(f"{len(ids)} ids for {flat.subjects} subjects", fix="give one id a subject")
+        if flat.text is not None:
+            check_text(flat.text, self.space.text, str(self.kinds.beside))
+        ids = self._own_ids(flat.subjects) if ids is None else ids.cpu()
+        batch = super()._wrap(flat.images, ids[flat.subject], flat.codes)
+        return replace(batch, subject=flat.subject, text=flat.text)
 
     def encode(self, name: str, entry: Any) -> Tensor:
         """Vectors (b, embed_dim) of unit length for an entry as ``step`` takes it; NaN where a row is missing."""
         rows, n = read_entries({name: entry}, self.kinds.all)
-        found, device = rows[name], next(self.parameters()).device
-        value = found.value.to(device)
+        value, index = rows[name].value, rows[name].index
         if name in self.kinds.names:
-            value = super()._wrap(found.value, None, found.index).normalised()
+            value = super()._wrap(value, None, index).normalised()
         with evaluating(self):
-            z = unit(self.space.embed(name, value))
-        return z.new_full((n, z.shape[1]), torch.nan).index_copy(0, found.index.to(device), z)
+            z = unit(self.space.embed(name, value.to(next(self.parameters()).device)))
+        return z.new_full((n, z.shape[1]), torch.nan).index_copy(0, index.to(z.device), z)

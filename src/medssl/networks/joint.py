@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from medssl.errors import UserError
 from medssl.networks.cached import Cached
 from medssl.networks.heads import Projector, pool
 from medssl.networks.local import per_tower
@@ -55,10 +57,21 @@ class JointSpace(nn.Module):
         for code, tower in enumerate(self.pyramids):
             rows = torch.tensor([i for i, c in enumerate(codes) if c == code], device=x.device)
             if len(rows):
+                self._refuse_one(code, x, len(rows), chunk)
                 keep = sorted({len(tower.channels) - 1, *levels[code : code + 1]})
                 cached = Cached(tower, x[rows], chunk, keep)
                 found[code] = Encoded(rows, cached, dict(zip(keep, cached.maps, strict=True)))
         return found
+
+    def _refuse_one(self, code: int, x: Tensor, n: int, chunk: int) -> None:
+        """Batch norm has nothing to average over where one sample's coarsest map is one position."""
+        tower = self.pyramids[code]
+        single = n == 1 or (0 < chunk < n and 1 in (chunk, n % chunk))
+        if not (single and self.training and any(isinstance(m, _BatchNorm) for m in tower.modules())):
+            return
+        if all(side == stride for side, stride in zip(x.shape[2:], tower.strides[-1], strict=True)):
+            what = f"one sample of '{self.kinds.names[code]}' at once, of the smallest patch"
+            raise UserError(what, "--batch", "give more, or --norm instance, or a larger --patch, or another --chunk")
 
     def read(self, text: Tensor | None, chunk: int, words: bool) -> Cached | None:
         """The encode of the texts, with the level of their ``words`` where it is wanted; None without a tower."""

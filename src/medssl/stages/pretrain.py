@@ -241,10 +241,11 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
     every = job.options.probe_every or -(-job.options.steps // PROBES)
     # A probe falls on the first logged step at or after its turn: one line holds all that is known of a step.
     turn = step.step // every > max(0, step.step - job.options.loop.log_every) // every
-    found: dict[str, float] = {}
+    measures: Any = getattr(job.method, "measures", None)
+    found: dict[str, float] = {} if measures is None else measures(step.step / job.options.steps)
     with diary.clock.paused():
         if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
-            found = job.monitor(job.encoder, job.fabric.device)
+            found |= job.monitor(job.encoder, job.fabric.device)
             # Until then the running statistics of batch norm are still those of the start.
             if step.step >= SETTLED and (sentence := warning(found, job.untrained)):
                 diary.say(f"warning: {sentence}")
