@@ -35,15 +35,18 @@ def prepared_pictures(folder: Path, count: int = 24) -> Path:
     return prepare.run(Prepare(data=data, workers=1))
 
 
-def two_modalities(folder: Path, kinds: list[str]) -> Path:
-    """DATA of pictures, each its own patient; picture i is of modality ``kinds[i]``, though its path names others."""
+def two_modalities(folder: Path, kinds: list[str], patients: int = 0) -> Path:
+    """DATA of pictures; picture i is of modality ``kinds[i]``, though its path names others.
+
+    Each is its own patient, or there are ``patients``, each with pictures in a row.
+    """
     scans = write_pictures(folder / "scans", len(kinds))
     (scans / "dataset1").mkdir()
     rows = [["path", "patient_id", "modality"]]
     for i, kind in enumerate(kinds):
         name = f"dataset1/{i:02}_{'t1ce' if kind == 'CR' else 'flair_mr'}.png"
         (scans / f"{i:02}.png").rename(scans / name)
-        rows.append([name, f"p{i:02}", kind])
+        rows.append([name, f"p{i * (patients or len(kinds)) // len(kinds):02}", kind])
     with (scans / "labels.csv").open("w", newline="") as handle:
         csv.writer(handle).writerows(rows)
     data = index.run(Index(scans=scans, out=folder / "data", workers=1))

@@ -209,7 +209,7 @@ def test_under_bfloat16_similarities_stay_float32_and_finite(cmcl):
     assert float(found["cmcl"]) == pytest.approx(float(exact["cmcl"]), rel=0.2, abs=0.1)
 
 
-@pytest.mark.parametrize(("dims", "size", "steps"), [(2, (64, 32), 12), (3, (32, 32, 32), 8)])
+@pytest.mark.parametrize(("dims", "size", "steps"), [(2, (64, 32), 12), (3, (32, 32, 32), 5)])
 def test_the_loss_falls_on_one_batch_with_swin(dims, size, steps):
     model = make(dims, size, torch.float32, encoder="swin", width=6, cmcl="discriminate")
     optimizer, found = torch.optim.AdamW(model.parameters(), lr=3e-3), []
@@ -224,16 +224,12 @@ def test_the_loss_falls_on_one_batch_with_swin(dims, size, steps):
 # What a person may ask for --------------------------------------------------------------------------------------
 
 
-def test_one_modality_or_no_pair_is_refused_before_the_run():
+def test_one_modality_is_refused_before_the_run():
     codes, patients = torch.tensor([1, 1, 1]), torch.tensor([0, 1, 2])
     for cmcl in ("discriminate", "align"):
         with pytest.raises(UserError, match="all scans are of one modality: choose --cmcl none"):
             make(cmcl=cmcl).check_scans(codes, patients)
-    two = torch.tensor([1, 2, 1])
-    with pytest.raises(UserError, match="no patient has scans of two modalities: choose --cmcl discriminate"):
-        make(cmcl="align").check_scans(two, patients)
-    make(cmcl="discriminate").check_scans(two, patients)
-    make(cmcl="align").check_scans(two, torch.tensor([5, 5, 2]))
+    make(cmcl="discriminate").check_scans(torch.tensor([1, 2, 1]), patients)
     make().check_scans(codes, patients)
 
 

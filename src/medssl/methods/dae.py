@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
 from medssl.errors import UserError
 from medssl.losses.align import align
 from medssl.losses.contrastive import unit
@@ -51,6 +51,11 @@ class DAEConfig(ModelConfig):
     embed_dim: int = 128
     """Length of the vectors that are compared across modalities."""
 
+    @property
+    def objective(self) -> str:
+        """What batches drawn by subject are for, in the words of the sampler's checks."""
+        return self.cmcl
+
     def problems(self) -> list[UserError]:
         return super().problems() + self.refused(
             noise=self.noise < 0,
@@ -72,7 +77,7 @@ class DAE(Method):
     def __init__(self, config: DAEConfig | None = None, /, **options: Any) -> None:
         super().__init__()
         self.config = config = from_table(DAEConfig, options) if config is None else config
-        self.needs_modality = config.cmcl != "none"
+        self.needs_modality = self.paired = config.cmcl != "none"  # paired batches are balanced over modalities
         with weights_from(config.seed):
             self._build(config)
 
@@ -88,15 +93,10 @@ class DAE(Method):
             self.projector = Projector(encoder.channels[-1], out=config.embed_dim)
 
     def check_scans(self, modality: Tensor, patient: Tensor) -> None:
-        """One modality has nothing to compare; align also needs patients that were scanned with two."""
+        """One modality has nothing to compare."""
         if self.needs_modality and len(modality.unique()) < 2:
             fix = "choose --cmcl none, or name modalities in the column 'modality' of `medssl index --table`"
             raise UserError(f"cmcl is {self.config.cmcl}, but all scans are of one modality", fix=fix)
-        pairs = torch.stack([patient, modality]).unique(dim=1)
-        if self.config.cmcl == "align" and pairs.shape[1] == len(patient.unique()):
-            raise UserError(
-                "cmcl is align, but no patient has scans of two modalities", fix="choose --cmcl discriminate"
-            )
 
     # Views ----------------------------------------------------------------------------------------------------
 
@@ -147,11 +147,8 @@ class DAE(Method):
 
     # Report ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def rebuild_samples(self, views: Views) -> dict[str, Any]:
         """What the report shows: (b, C, *s) view, target, rebuilt."""
-        training = self.training
-        self.eval()
-        rebuilt = self._rebuild(self.encoder(views["x"], views["keep"]))
-        self.train(training)
+        with evaluating(self):
+            rebuilt = self._rebuild(self.encoder(views["x"], views["keep"]))
         return {"view": views["x"], "target": views["target"], "rebuilt": rebuilt}

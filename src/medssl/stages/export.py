@@ -40,7 +40,7 @@ def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int
     }
     own = {key: value for key, value in to_table(method.config).items() if key not in _common()}
     card["method_config"] = own
-    if method.paired:
+    if hasattr(method, "kinds"):  # of towers; not every method that compares modalities has one for each
         card["towers"] = write_towers(run, method)
     files.write_json(run / CARD, card)
 

@@ -226,9 +226,9 @@ def _begin(job: Job, diary: log.Log) -> None:
 
 
 def _told_by_brightness(job: Job, diary: log.Log) -> dict[str, float]:
-    """For an objective that compares modalities: how much of it brightness alone would solve."""
+    """For an objective that tells modalities apart: how much of it brightness alone would solve."""
     monitor, names = job.monitor, ", ".join(name or "unknown" for name in job.store.modality_names)
-    if not job.method.needs_modality:
+    if getattr(job.method.config, "objective", "") != "discriminate":
         return {}
     found = by_mean_intensity(job.store, monitor.rows, monitor.split, job.method.config.size)
     if found is None:

@@ -34,3 +34,10 @@ def test_modalities_are_compared_where_there_are_two(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().err.strip()
     assert "cmcl is discriminate, but all scans are of one modality" in said and "\n" not in said
     assert pretrained(data) == 0  # without it DAE needs one modality only
+
+
+def test_scans_of_one_patient_are_drawn_together_to_be_aligned(tmp_path: Path) -> None:
+    data = two_modalities(tmp_path, ["CR", "PT"] * 8, patients=8)
+    assert pretrained(data, "--cmcl", "align", "--cmcl-weight", "1") == 0
+    rows = log.read(tmp_path / "run")
+    assert all(row["cmcl"] > 0 for row in rows[1:]) and "modality.by_mean" not in rows[0]
