@@ -24,6 +24,8 @@ REMEDIES = {
     "results.jsonl": AGAIN,
     "result.json": RUN_AGAIN,
     "predictions.parquet": RUN_AGAIN,
+    "retrieval.json": "run `medssl evaluate retrieval` again",
+    "zeroshot.json": "run `medssl evaluate zeroshot` again",
     "encoder.json": "copy it again from the run that wrote the weights",
     "run.toml": "correct it, or choose another --out and train anew",
     "study.toml": "correct it, or delete it and give the same `medssl study` command again: finished runs are kept",
@@ -173,6 +175,23 @@ class Verdict(TypedDict):
     transductive: NotRequired[bool]
     warnings: NotRequired[list[str]]
     failed: NotRequired[list[str]]
+
+
+class Retrieval(TypedDict):
+    """retrieval.json."""
+
+    transductive: bool
+    directions: list[dict[str, Any]]
+    joint: dict[str, Any]
+
+
+class ZeroShot(TypedDict):
+    """zeroshot.json."""
+
+    transductive: bool
+    target: str
+    prompts: dict[str, Any]
+    modalities: dict[str, dict[str, Any]]
 
 
 def table(path: Path, kind: Any) -> dict[str, Any]:

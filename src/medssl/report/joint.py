@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.report import figures, parts
+from medssl.report import figures, formats
 from medssl.report.blocks import Block, Figure, Note, Section, Table
 
 LINES = 300  # between pairs, at most
@@ -17,7 +17,8 @@ SEEN = "The test patients' images were part of the training (transductive): thes
 
 def sections(run: Path) -> list[Section]:
     """Retrieval and the joint space; zero-shot classes where they were asked for."""
-    found, zeroshot = parts.table(run / "retrieval.json"), parts.table(run / "zeroshot.json")
+    found = formats.table(run / "retrieval.json", formats.Retrieval)
+    zeroshot = formats.table(run / "zeroshot.json", formats.ZeroShot)
     missing = "Not measured yet: `medssl evaluate retrieval RUN --data DATA`."
     made = [
         Section("Retrieval", _retrieval(found) if found else [], UNSEEN if found else "", missing),
@@ -43,7 +44,7 @@ def _retrieval(found: Mapping[str, Any]) -> list[Block]:
 
 def _space(run: Path, found: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    arrays = parts.arrays(run / "joint.npz")
+    arrays = formats.arrays(run / "joint.npz")
     if len(arrays.get("z", ())) > 2:
         points, kinds = _plane(arrays["z"]), [str(kind) for kind in arrays["modality"]]
         svg = figures.scatter(points, kinds, "PCA of the joint space", _links(arrays["subject"], kinds))
