@@ -6,7 +6,16 @@ import math
 import pytest
 import torch
 
-from medssl.losses.align import align, infonce, relations, sigmoid, voxel_infonce, word_infonce, word_similarity
+from medssl.losses.align import (
+    align,
+    infonce,
+    relations,
+    sigmoid,
+    texts_once,
+    voxel_infonce,
+    word_infonce,
+    word_similarity,
+)
 from medssl.losses.contrastive import unit
 
 
@@ -136,6 +145,15 @@ def test_the_same_subject_patient_or_content_is_never_a_negative():
     for i, j in itertools.product(range(5), range(5)):
         assert bool(positive[i, j]) == (subject[i] == subject[j] or {i, j} == {0, 4})
         assert bool(negative[i, j]) == (not positive[i, j] and patient[i] != patient[j])
+
+
+def test_a_text_counts_once_a_subject_and_equal_texts_are_alike():
+    is_text = torch.tensor([0, 0, 0, 1, 1, 1, 1], dtype=torch.bool)
+    subject, content = torch.tensor([5, 5, 6, 5, 5, 6, 7]), torch.tensor([9, 9, 9, 9, 9, 9, 0])
+    present, alike = texts_once(is_text, subject, content)
+    assert present.tolist() == [True] * 3 + [True, False, True, False]  # the second of study 5, and the empty one
+    for i, j in itertools.product(range(7), range(7)):
+        assert bool(alike[i, j]) == bool(content[i] == content[j] != 0 and (is_text[i] or is_text[j]))
 
 
 @pytest.mark.parametrize("b", [1, 2, 64])

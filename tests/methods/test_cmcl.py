@@ -110,7 +110,7 @@ def test_discrimination_sees_modalities_and_not_subjects():
         math.log1p(math.exp(-(1 if CODES[i] == CODES[j] else -1) * float(z[i].detach() @ z[j].detach()) / 0.07))
         for i, j in itertools.permutations(range(6), 2)
     ]
-    assert float(values(model, views)["discriminate"]) == pytest.approx(sum(total) / len(total), abs=1e-10)
+    assert float(values(model, views)["discriminate"].detach()) == pytest.approx(sum(total) / len(total), abs=1e-10)
 
 
 def test_a_scheduled_temperature_follows_progress_and_a_learnt_one_is_bounded():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medssl.errors import UserError
-from medssl.networks.text import Text, Vector, build_tower, pool_words
+from medssl.networks.text import Text, Vector, build_tower, filled, fingerprint, pool_words
 
 SMALL = Text(vocab=30, length=12, width=8, depth=2, heads=2)
 
@@ -27,7 +27,7 @@ def test_padding_changes_nothing(tower):
     tokens = tokens_of(4, 9, 1)
     words, pooled = tower(tokens)
     longer = tower(torch.cat([tokens, torch.zeros(3, 3, dtype=torch.long)], 1))
-    assert float((longer[1] - pooled).abs().max()) < 1e-14
+    assert float((longer[1] - pooled).detach().abs().max()) < 1e-14
     assert float((longer[0][:, :9] - words)[tokens != 0].abs().max()) < 1e-14
     alone = tower(tokens[:1, :4])[1]
     assert float((alone - pooled[:1]).abs().max()) < 1e-14
@@ -109,3 +109,24 @@ def test_a_hugging_face_model_from_a_folder(tmp_path):
     assert (tower.channels, tower.vocab, tower.length, words.shape) == ((8, 8), 30, 12, (3, 9, 8))
     assert torch.equal(tower(tokens)[1], pooled)  # no dropout
     assert all(p.requires_grad for p in tower.parameters())
+
+
+def test_missing_texts_are_zeros_a_tower_can_take(tower):
+    device = torch.device("cpu")
+    tokens, said = filled(tokens_of(3, 0), 2, tower, device)
+    assert torch.equal(tokens, tokens_of(3, 0)) and said.tolist() == [True, False]
+    numbers, said = filled(torch.tensor([[1.0, 2.0], [torch.nan, torch.nan]]), 2, build_tower(Vector(2)), device)
+    assert numbers.tolist() == [[1, 2], [0, 0]] and said.tolist() == [True, False]
+    for one, width, dtype in ((tower, 1, torch.int64), (build_tower(Vector(5)), 5, torch.float32)):
+        nothing, said = filled(None, 3, one, device)
+        assert nothing.shape == (3, width) and nothing.dtype == dtype and not said.any()
+        assert one.float()(nothing)[-1].isfinite().all()
+
+
+def test_equal_contents_have_equal_fingerprints_and_others_do_not():
+    rows = torch.cartesian_prod(*(torch.arange(12) for _ in range(3)))  # all triples: permuted, padded, shifted ones
+    found = fingerprint(rows)
+    assert len(found.unique()) == len(rows) and not (found == 0).any()
+    assert torch.equal(fingerprint(rows.flip(0)).flip(0), found)
+    numbers = torch.randn(500, 4)
+    assert len(fingerprint(torch.cat([numbers, numbers])).unique()) == 500

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 from math import prod
 
 import torch
@@ -74,24 +74,20 @@ def meetings(
 
     ``place``: voxels of the views to mm in the world. ``grids``: of each modality's feature map.
     """
-    groups, nth = [], [codes[:i].count(code) for i, code in enumerate(codes)]  # the how manieth of its modality
     device, dims = place.device, len(size)
+    groups: list[Meeting] = []
     sample, shown, world = [torch.zeros(0).long()], [torch.zeros(0).bool()], [torch.zeros(0, dims)]
     for first, second in combinations(sorted(set(codes)), 2):
-        ours, theirs = (
-            [
-                pair[side]
-                for pair in product(_of(codes, first), _of(codes, second))
-                if subjects[pair[0]] == subjects[pair[1]]
-            ]
-            for side in (0, 1)
-        )
-        if not ours:
+        left, right = ([i for i, c in enumerate(codes) if c == code] for code in (first, second))
+        met = _met([subjects[i] for i in left], [subjects[i] for i in right])
+        if not met:
             continue
-        grid, (a, b) = grids[first], (place[torch.tensor(side, device=device)] for side in (ours, theirs))
+        rows = tuple(torch.tensor(side, device=device) for side in zip(*met, strict=True))
+        ours, theirs = [left[i] for i, _ in met], [right[j] for _, j in met]
+        a, b = (place[torch.tensor(side, device=device)] for side in (ours, theirs))
+        grid = grids[first]
         chance = torch.from_numpy(rng.uniform("views/anchors", len(codes), prod(grid))[ours])
         cells, there, both = geometry.shared_cells(a, b, size, grid, count, chance)
-        rows = [torch.tensor([nth[i] for i in side], device=device) for side in (ours, theirs)]
         groups.append(Meeting((first, second), (rows[0], rows[1]), cells, there))
         sample.append(torch.tensor(ours).repeat_interleave(cells.shape[1]))
         shown.append(both.flatten())
@@ -99,5 +95,9 @@ def meetings(
     return Meetings(groups, *(torch.cat([x.to(device) for x in parts]) for parts in (sample, shown, world)))
 
 
-def _of(codes: Sequence[int], code: int) -> list[int]:
-    return [i for i, c in enumerate(codes) if c == code]
+def _met(left: Sequence[int], right: Sequence[int]) -> list[tuple[int, int]]:
+    """Which of the left have the subject of which of the right."""
+    places: dict[int, list[int]] = {}
+    for j, subject in enumerate(right):
+        places.setdefault(subject, []).append(j)
+    return [(i, j) for i, subject in enumerate(left) for j in places.get(subject, [])]
