@@ -28,7 +28,7 @@ def load(run: str | Path) -> "Encoder":
     """The encoder of a finished run (its folder, or an encoder.safetensors with its encoder.json beside it)."""
     weights = find_weights(run)
     card = read_card(weights)
-    config = from_table(ModelConfig, card["encoder"], weights.with_suffix(".json"))
+    config = from_table(ModelConfig, card["encoder"], card_of(weights))
     network = build_encoder(config)
     load_state(network, read_weights(weights), weights)
     network.eval()
@@ -55,11 +55,16 @@ def read_weights(weights: Path) -> dict[str, Tensor]:
         raise UserError(f"weights cannot be read: {error}", weights, "copy or train them anew") from None
 
 
+def card_of(weights: Path) -> Path:
+    """Where the card of these weights lies: beside them, or encoder.json where several towers share one."""
+    path = weights.with_suffix(".json")
+    shared = not path.is_file() and weights.name.startswith("encoder-")
+    return weights.with_name("encoder.json") if shared else path
+
+
 def read_card(weights: Path) -> dict[str, Any]:
     """encoder.json: architecture and preprocessing of the weights beside it."""
-    path = weights.with_suffix(".json")
-    if not path.is_file() and weights.name.startswith("encoder-"):  # one of several towers, which share a card
-        path = weights.with_name("encoder.json")
+    path = card_of(weights)
     if not path.is_file():
         raise UserError(f"{path.name} is missing", path, "copy it with the weights: it says how images are prepared")
     card = files.read_json(path)

@@ -13,8 +13,10 @@ from medssl.contract import Batch
 from medssl.data.store import Store
 from medssl.data.text import Tokenizer
 from medssl.errors import UserError
+from medssl.loading import card_of, load, read_card
 from medssl.methods.cmcl import CMCL
 from medssl.methods.pcrl import PCRL, PCRLConfig
+from medssl.stages.finetune_setup import find_encoder
 from medssl.stages.paired import from_data, paired_data, watched
 from medssl.stages.towers import load_towers, tower_file
 from paired_scans import cohort, paired_store
@@ -74,6 +76,18 @@ def test_a_run_leaves_its_towers_and_they_embed_as_in_training(store, tmp_path, 
         tokens, _ = reader.encode(["case 3 is abnormal"])
         assert torch.allclose(loaded.encode("text", tokens), trained.encode("text", tokens), atol=1e-5)
     assert card["method_config"]["modalities"] == ["CT", "MR"] and (reader is None) == (share != "trunk")
+
+
+def test_a_tower_by_itself_is_an_encoder_as_any_other(store, tmp_path) -> None:
+    run = tmp_path / "run"
+    assert main(f"pretrain cmcl --data {store.data} --out {run} {TINY}".split()) == 0
+    tower, card = load_file(run / "encoder-MR.safetensors"), read_card(run / "encoder-MR.safetensors")
+    assert card == files.read_json(run / "encoder.json")
+    weights = load(run / "encoder-MR.safetensors").network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in tower.items())
+    assert find_encoder(str(run / "encoder-MR.safetensors")) == run / "encoder-MR.safetensors"
+    assert card_of(run / "encoder.safetensors") == run / "encoder.json"
+    assert card_of(run / "other.safetensors") == run / "other.json"
 
 
 def test_the_column_that_pairs_is_kept_with_the_run(store, tmp_path, capsys) -> None:

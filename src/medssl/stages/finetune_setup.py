@@ -15,7 +15,7 @@ from medssl.data.subset import Subset, draw_subset, rarest_class
 from medssl.data.target import Target, read_target
 from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
-from medssl.loading import find_weights, read_card, read_weights
+from medssl.loading import card_of, find_weights, read_card, read_weights
 from medssl.networks.pyramid import build_encoder, check_patch, check_whole
 from medssl.networks.weights import load_state
 from medssl.rng import key
@@ -112,7 +112,7 @@ def _check_classes(truth: Target, subset: Subset, task: str) -> None:
 
 def _described(weights: Path, store: Store) -> dict[str, Any]:
     """encoder.json, if these weights were trained under the preprocessing of this data."""
-    path = weights.with_suffix(".json")
+    path = card_of(weights)
     card = read_card(weights)
     wrong = store.plan.differences(card["preprocessing"])
     if wrong:

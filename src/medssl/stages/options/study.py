@@ -96,6 +96,8 @@ class Demo:
 
     out: Path = Path("demo")
     """Folder to write."""
+    method: Literal["pcrl", "cmcl"] = "pcrl"
+    """Method: pcrl on CT, or cmcl on CT beside MR of the same patients, which also tests retrieval."""
     task: Literal["segment", "classify"] = "segment"
     """Downstream task of the study."""
     dims: Literal[2, 3] = 3
