@@ -12,9 +12,7 @@ from medssl.contract import (
     Term,
     Views,
     backpropagate,
-    evaluating,
     one_graph,
-    weights_from,
 )
 from medssl.errors import UserError
 
@@ -122,24 +120,3 @@ def test_a_batch_takes_all_that_it_knows_along():
     for name in ("image", "item", "modality", "subject", "place", "text"):
         before, after = getattr(batch, name), getattr(there, name)
         assert after.device.type == "meta" and (after.shape, after.dtype) == (before.shape, before.dtype)
-
-
-def test_weights_come_from_their_seed_and_the_users_generator_goes_on():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    drawn = []
-    for seed in (1, 1, 2):
-        with weights_from(seed):
-            drawn.append(nn.Linear(3, 3).weight)
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_evaluating_looks_and_leaves_no_trace(training):
-    module = nn.BatchNorm1d(2).train(training)
-    with pytest.raises(ZeroDivisionError), evaluating(module):
-        assert not module.training and not module(torch.randn(4, 2)).requires_grad
-        raise ZeroDivisionError
-    assert module.training == training and torch.is_grad_enabled() and not module.running_mean.any()

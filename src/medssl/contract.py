@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medssl.batch import Batch, Views
 from medssl.errors import UserError
-from medssl.rng import Rng, key
+from medssl.rng import Rng
 
 _one_graph: ContextVar[bool] = ContextVar("one_graph", default=False)
 
@@ -178,26 +178,6 @@ def _check_range(images: Tensor, value_range: tuple[float, float]) -> None:
     if low < least - slack or high > most + slack:
         what = f"images hold values from {low:g} to {high:g} where the method takes {least:g} to {most:g}"
         raise UserError(what, fix=f"scale them, or make the method with value_range=({low:g}, {high:g})")
-
-
-@contextmanager
-def weights_from(seed: int) -> Iterator[None]:
-    """Within, layers draw their first weights from ``seed``; a user's own generator goes on undisturbed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(seed, "weights") % 2**63)
-        yield
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within, ``module`` only looks: no gradients, running statistics stay. Then it goes on as it was."""
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(training)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medssl.networks.norms import set_norm
+from medssl.networks.norms import evaluating, set_norm
 
 
 def network(dims=2):
@@ -51,3 +51,12 @@ def test_wrong_number_of_axes_is_refused():
     split = set_norm(nn.Sequential(nn.BatchNorm3d(4)), "batch", 2)
     with pytest.raises(ValueError):
         split(torch.randn(4, 4, 3, 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_looks_and_leaves_no_trace(training):
+    module = nn.BatchNorm1d(2).train(training)
+    with pytest.raises(ZeroDivisionError), evaluating(module):
+        assert not module.training and not module(torch.randn(4, 2)).requires_grad
+        raise ZeroDivisionError
+    assert module.training == training and torch.is_grad_enabled() and not module.running_mean.any()

@@ -5,11 +5,12 @@ import torch
 from monai.networks.nets import DynUNet, SwinUNETR
 from monai.networks.nets import resnet as monai_resnet
 from monai.networks.nets.swin_unetr import SwinTransformer
+from torch import nn
 
 from medssl.config import ModelConfig
 from medssl.errors import UserError
 from medssl.networks.pyramid import build_encoder
-from medssl.networks.weights import export_state, load_state, to_dynunet
+from medssl.networks.weights import export_state, load_state, to_dynunet, weights_from
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
@@ -103,3 +104,15 @@ def test_other_architecture_is_refused_and_nothing_loaded(changes, said):
     assert ("another shape" in text or "missing" in text) and "\n" not in text and "encoder.safetensors" in text
     assert said in text
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_weights_come_from_their_seed_and_the_users_generator_goes_on():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    drawn = []
+    for seed in (1, 1, 2):
+        with weights_from(seed):
+            drawn.append(nn.Linear(3, 3).weight)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.data.entries import flat_entries, read_entries
 from medssl.errors import UserError
 from medssl.losses.align import align, relations, texts_once, voxel_infonce, word_infonce
@@ -26,10 +26,12 @@ from medssl.networks.cached import Cached
 from medssl.networks.decoder import decoder_for
 from medssl.networks.joint import Encoded, JointSpace
 from medssl.networks.local import VoxelHeads, WordHeads, per_tower
+from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid
 from medssl.networks.temperature import SHARPEST, Temperature
 from medssl.networks.text import Text, check_text, filled, fingerprint
 from medssl.networks.towers import plan_towers
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, region_for
 from medssl.views.single import meetings, single_view

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.align import align
 from medssl.losses.contrastive import unit
@@ -24,6 +24,7 @@ from medssl.losses.reconstruction import absolute_error
 from medssl.networks.decoder import Decoder
 from medssl.networks.heads import Projector, pool
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.disrupt import add_noise, coarsen, sample_kept
 from medssl.views.noise import sample_seeds

@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.decoder import decoder_for
+from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views import corrupt, intensity
 from medssl.views.pair import PairConfig, region_for

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.decoder import decoder_for
+from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.mask import patch_statistics, sample_mask, spread
 from medssl.views.pair import PairConfig, region_for

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import far_or_other, info_nce, unit
 from medssl.losses.reconstruction import rebuild_error
@@ -24,8 +24,9 @@ from medssl.networks.balance import GradientBalance
 from medssl.networks.decoder import decoder_for
 from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
 from medssl.networks.momentum import KeyQueue, fit_queue, frozen_copy, move_towards, sample_shuffle, teach
-from medssl.networks.norms import set_norm
+from medssl.networks.norms import evaluating, set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
 from medssl.views.pose import anchors, before_turn, poses

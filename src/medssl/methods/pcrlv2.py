@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, evaluating, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import simsiam
 from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.decoder import LevelImage, decoder_for
 from medssl.networks.heads import Comparer
+from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
 from medssl.views.parts import make_parts

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views, weights_from
+from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import nt_xent, strangers, unit
 from medssl.networks.heads import Projector, pool
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
+from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
 from medssl.views.pose import before_turn

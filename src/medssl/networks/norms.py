@@ -1,6 +1,8 @@
 """Normalisation layers by name. Networks are built with BatchNorm; the layers are then exchanged, names kept."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -55,3 +57,15 @@ def _layer(norm: NormName, old: _BatchNorm, batch_groups: int) -> nn.Module:
     new = (SplitBatchNorm2d if dims == 2 else SplitBatchNorm3d)(channels)
     new.groups = batch_groups
     return new
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within, ``module`` only looks: no gradients, running statistics stay. Then it goes on as it was."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)

@@ -1,10 +1,21 @@
-"""Weights that leave medssl and come back: plain tensors under the names of the network they came from."""
+"""Weights: how they begin; how they leave medssl and come back, plain tensors under the names of their network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from medssl.errors import UserError
+from medssl.rng import key
+
+
+@contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """Within, layers draw their first weights from ``seed``; a user's own generator goes on undisturbed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "weights") % 2**63)
+        yield
 
 
 def export_state(encoder: nn.Module) -> dict[str, Tensor]:

@@ -12,10 +12,11 @@ from safetensors.torch import save
 
 from medssl import files
 from medssl.config import ModelConfig, to_table
-from medssl.contract import Batch, Method, evaluating
+from medssl.contract import Batch, Method
 from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.loading import WEIGHTS
+from medssl.networks.norms import evaluating
 from medssl.networks.weights import export_state
 from medssl.rng import Rng
 from medssl.stages.monitor import Monitor
