@@ -107,6 +107,17 @@ def test_preview_draws_the_views_of_prepared_phantoms(tmp_path, dims, capsys) ->
     assert "give 1 to 64" in capsys.readouterr().err
 
 
+def test_preview_of_a_method_that_compares_draws_subject_by_subject(tmp_path) -> None:
+    scans, data = tmp_path / "scans", tmp_path / "data"
+    assert cli.main(["phantom", str(scans), "--patients", "2", "--size", "40", "--modalities", "CT", "MR-T1"]) == 0
+    assert cli.main(["index", str(scans), "--out", str(data), "--workers", "1"]) == 0
+    assert cli.main(["prepare", str(data), "--workers", "1", "--pair-by", "patient"]) == 2
+    assert cli.main(["prepare", str(data), "--workers", "1"]) == 0
+    assert cli.main(["preview", str(data), "--method", "cmcl", "--rows", "2"]) == 0
+    page = np.asarray(Image.open(data / "preview-cmcl.png").convert("L")).astype(float)
+    assert page.shape == (20 + 2 * 198 + 6, 2 * 198 + 6) and page.std() > 20
+
+
 def test_the_sheet_shows_every_picture_in_its_place() -> None:
     grey = torch.zeros(2, 1, 8, 8)
     grey[1] = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medssl.files import read_rows
-from medssl.report import figures, formats, images, joint, parts
+from medssl.report import figures, formats, images, modalities, parts
 from medssl.report.blocks import Block, Facts, Grid, Page, Section, Table
 from medssl.report.formats import table
 
@@ -30,7 +30,7 @@ def _pretrained(run: Path, record: Mapping[str, Any]) -> Page:
         parts.rebuilt(run),
         *parts.course({method: run}, colour),
         parts.embedding(run),
-        *(joint.sections(run) if "towers" in card else ()),
+        *(modalities.sections(run) if "towers" in card else ()),
         _encoder(card, data),
         Section(
             "Configuration", [parts.configuration({k: v for k, v in record.items() if k != "versions"}, "All options")]

@@ -13,7 +13,7 @@ from medssl.data.store import Store
 from medssl.engine.machine import choose
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.features import embed
-from medssl.evaluate.joint import joint
+from medssl.evaluate.joint_space import joint
 from medssl.evaluate.retrieval import KS, Samples, retrieval, unit
 from medssl.evaluate.zeroshot import class_vectors, probabilities, prompts_of, scores
 from medssl.report.page import write_run_report

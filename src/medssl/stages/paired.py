@@ -1,15 +1,18 @@
 """What a method that compares modalities takes from the data: modalities, who belongs to whom, reports as tokens."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medssl.contract import Method
+from medssl.contract import Batch, Method
 from medssl.data.pairing import about_pairs, subjects
+from medssl.data.pairs import paired_batches
+from medssl.data.sample import batches
 from medssl.data.store import Store
 from medssl.data.text import HuggingFaceTokenizer, Tokenizer
 from medssl.errors import UserError
@@ -71,6 +74,13 @@ def paired_data(
     for sentence in told if tell else []:
         print(sentence, file=sys.stderr)
     return Paired(subject, None if tokens is None else tokens.numpy())
+
+
+def sampler(pairs: Paired | None, foreground: float) -> Callable[..., Iterator[Batch]]:
+    """What draws the batches: by subject where there are pairs; scan by scan, a share about foreground, elsewhere."""
+    if pairs is None:
+        return partial(batches, foreground=foreground)
+    return partial(paired_batches, subjects=pairs.subjects, text=pairs.text)
 
 
 def watched(method: Method, store: Store, rows: list[int]) -> list[int]:

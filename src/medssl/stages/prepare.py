@@ -29,6 +29,8 @@ MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 def run(options: Prepare) -> Path:
     """Write plan.toml, the store, prepared.parquet and prepare_problems.csv into the folder; returns it."""
     raise_all(out_of_range(options))
+    if options.pair_by is not None and not options.register:
+        raise UserError("--pair-by says what --register aligns", fix="add --register, or leave --pair-by to pretrain")
     data = options.data
     frame = load_index(data)
     root = scans_folder(data)

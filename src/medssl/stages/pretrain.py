@@ -14,8 +14,6 @@ from lightning.fabric import Fabric
 from medssl import files
 from medssl.config import to_table
 from medssl.contract import Batch, Method
-from medssl.data.pairs import paired_batches
-from medssl.data.sample import batches
 from medssl.data.store import Store
 from medssl.distributed import rank, world_size
 from medssl.engine import checkpoint, log, machine, memory, record
@@ -33,7 +31,7 @@ from medssl.stages.export import CARD, write_embedding, write_encoder, write_sam
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.paired import Paired, Reader, from_data, paired_data, save_reader, watched
+from medssl.stages.paired import Paired, Reader, from_data, paired_data, sampler, save_reader, watched
 from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
@@ -110,13 +108,11 @@ class Job:
 
     def batches(self, start: int, workers: int, batch: int | None = None) -> Iterator[Batch]:
         """This rank's batches from step ``start`` on."""
-        how: dict[str, Any] = {
-            "region": self.method.region(), "batch": batch or self.options.loop.batch, "steps": self.options.steps,
-            "seed": self.options.model.seed, "start": start, "workers": workers, "rank": rank(), "world": world_size(),
-        }  # fmt: skip
-        if self.pairs is not None:
-            return paired_batches(self.store, self.rows, subjects=self.pairs.subjects, text=self.pairs.text, **how)
-        return batches(self.store, self.rows, foreground=self.options.foreground, **how)
+        return sampler(self.pairs, self.options.foreground)(
+            self.store, self.rows, region=self.method.region(), batch=batch or self.options.loop.batch,
+            steps=self.options.steps, seed=self.options.model.seed, start=start, workers=workers,
+            rank=rank(), world=world_size(),
+        )  # fmt: skip
 
 
 def training_rows(store: Store, transductive: bool) -> list[int]:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from medssl.config import ModelOptions
 from medssl.contract import Views
-from medssl.data.sample import batches
 from medssl.data.store import Store
 from medssl.errors import UserError, raise_all
 from medssl.files import atomic
@@ -18,6 +17,8 @@ from medssl.rng import Rng
 from medssl.stages.configure import model_config
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Preview
+from medssl.stages.options.train import Pretrain
+from medssl.stages.paired import from_data, paired_data, sampler
 
 TILE = 192  # pixels
 GAP = 6
@@ -32,10 +33,13 @@ def run(options: Preview) -> Path:
     kind, method_class = resolve(options.method)
     store = Store(options.data)
     rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
-    config = model_config(kind, ModelOptions(seed=options.seed), store, len(rows), steps=1000, batch=16)
+    settings, reader = from_data(kind, None, store, rows)
+    chosen = ModelOptions(seed=options.seed)
+    config = model_config(kind, chosen, store, len(rows), steps=1000, batch=16, settings=settings)
     method = method_class(config)
     region = method.region()
-    samples = batches(store, rows, region=region, batch=options.rows, steps=1, seed=options.seed)
+    draw = sampler(paired_data(method, store, rows, None, reader, tell=False), Pretrain.foreground)
+    samples = draw(store, rows, region=region, batch=options.rows, steps=1, seed=options.seed)
     batch = next(iter(samples))
     views = method.views(batch, Rng(options.seed, 0))
     pictures = {"region": batch.normalised()} | pictures_of(views, config.value_range)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from medssl.evaluate.joint import alignment, gap, joint, pair_cosine, separability, true_pairs, uniformity
+from medssl.evaluate.joint_space import alignment, gap, joint, pair_cosine, separability, true_pairs, uniformity
 from medssl.evaluate.retrieval import Samples
 from medssl.rng import stream
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from medssl.files import write_json
 from medssl.report.blocks import Figure, Note, Table
-from medssl.report.joint import _plane, sections
+from medssl.report.modalities import _plane, sections
 from medssl.rng import stream
 
 
