@@ -175,7 +175,7 @@ def word_similarity(
     gather} over the ``real`` words; 0 where a text has none.
     """
     # Paper: Σ over words, raw products in the attention. Published code: also a softmax over words before it.
-    # Ours: the mean, so that long texts are not nearer to every image; unit vectors throughout (ADR 0012).
+    # Ours: the mean, so that long texts are not nearer to every image; unit vectors throughout (ADR 0015).
     regions, words = (F.normalize(widened(x), dim=-1) for x in (regions, words))
     share = torch.einsum("nrd,mld->nmlr", regions, words).div(attend).softmax(-1)
     found = F.normalize(torch.einsum("nmlr,nrd->nmld", share, regions), dim=-1)
@@ -195,6 +195,8 @@ def _both_ways(
 def _one_way(logits: Tensor, positive: Tensor, negative: Tensor, beta: float, hardest: int) -> Float[Tensor, ""]:
     if not logits.numel():
         return logits.sum()
+    # Papers: one positive a row, every other sample a negative; with several, soft targets in one softmax.
+    # Ours: each positive against the negatives alone, and what may be one is neither (ADR 0014).
     below = _log_negatives(logits, negative, beta, hardest)
     each = -F.logsigmoid(logits - below[:, None]) * positive  # (n, m)
     rows = each.sum(1) / positive.sum(1).clamp(min=1)

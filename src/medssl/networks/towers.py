@@ -23,7 +23,7 @@ def image_towers(configs: Sequence[ModelConfig], share: Share = "nothing") -> li
     each modality's own. ``all``: one encoder for all of them.
     """
     # Named differently wherever it was published (modality-specific stems; domain-specific batch norm,
-    # arXiv:2001.03111). Ours: both, so that what a tower normalises by is the same in training and after it (ADR 0013).
+    # arXiv:2001.03111). Ours: both, so that what a tower normalises by is the same in training and after it (ADR 0016).
     if share != "nothing" and len({c.encoder for c in configs}) > 1:
         raise UserError(
             f"{' and '.join(sorted({c.encoder for c in configs}))} cannot share weights",
