@@ -270,7 +270,7 @@ class CMCL(Method):
 
     def measures(self, progress: float) -> dict[str, float]:
         """What a line of the log says beside the terms."""
-        return {"temperature": float(self.temperature(progress))}
+        return {"temperature": float(torch.as_tensor(self.temperature(progress)).detach())}
 
     # In a user's own loop -------------------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ def filled(text: Tensor | None, n: int, tower: nn.Module, device: torch.device) 
 
 def fingerprint(text: Tensor) -> Int[Tensor, " n"]:
     """A number for the content of each row: equal rows have equal ones, others hardly ever."""
-    whole = text if not text.is_floating_point() else text.double().view(torch.int64)
+    whole = text if not text.is_floating_point() else text.float().view(torch.int32).long()
     factor = torch.arange(1, whole.shape[1] + 1, device=text.device) * 0x9E3779B97F4A7C1 | 1
     mixed = (whole + 0x51ED27) * factor
     mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
