@@ -11,8 +11,8 @@ from medssl.errors import UserError
 
 
 def frame(splits: dict[str, str], images: int = 1) -> pl.DataFrame:
-    rows = [(patient, split) for patient, split in splits.items() for _ in range(images)]
-    return pl.DataFrame(rows, schema=["patient", "split"], orient="row")
+    rows = [(patient, split, f"{patient}-{k}") for patient, split in splits.items() for k in range(images)]
+    return pl.DataFrame(rows, schema=["patient", "split", "hash"], orient="row")
 
 
 def cohort(n: int = 60, rare: int = 6, images: int = 1) -> tuple[pl.DataFrame, list[str]]:
@@ -115,3 +115,10 @@ def test_missing_test_patients_are_told() -> None:
 def test_missing_training_patients_are_told() -> None:
     with pytest.raises(UserError, match="no labelled patients outside the test split"):
         draw_subset(frame({"a": "test", "b": "train"}), ["x", None], None, seed=0)
+
+
+def test_another_salt_of_the_ids_gives_the_same_subset() -> None:
+    items, strata = cohort()
+    names = items["patient"].unique(maintain_order=True).to_list()
+    other = items.with_columns(pl.col("patient").replace_strict(names, [f"q{n[::-1]}" for n in names]))
+    assert draw_subset(items, strata, 10, seed=1) == draw_subset(other, strata, 10, seed=1)

@@ -31,11 +31,11 @@ class Subset:
 def draw_subset(items: pl.DataFrame, strata: list[str | None], n_labels: int | None, seed: int) -> Subset:
     """The rows of the first ``n_labels`` patients in the order of ``seed``, and of the labelled test patients.
 
-    ``items`` has columns patient and split; ``strata`` gives an item's class for balancing, None where it has no
+    ``items`` has columns patient, split and hash; ``strata`` gives an item's class for balancing, None where it has no
     label. Without ``n_labels`` all labelled patients take part and the split's own validation patients validate.
     """
     patients, splits = items["patient"].to_list(), items["split"].to_list()
-    rows, kinds = _by_patient(patients, splits, strata)
+    rows, kinds = _by_patient(patients, splits, items["hash"].to_list(), strata)
     test = [i for i, s in enumerate(strata) if s is not None and splits[i] == "test"]
     if not test:
         raise UserError("no labelled test patients", fix="index again with a test share, or label some of them")
@@ -58,11 +58,12 @@ def draw_subset(items: pl.DataFrame, strata: list[str | None], n_labels: int | N
 def order_patients(kinds: dict[str, str], seed: int) -> dict[str, bool]:
     """All patients in the order in which subsets take them, with whether each validates.
 
-    A seeded shuffle within each class; two patients of each class first, then whichever class is furthest behind its
-    share. So every prefix is as balanced as the whole, and small ones hold every class.
+    ``kinds`` gives each patient's class. A seeded shuffle within each class; two patients of each class first, then
+    whichever class is furthest behind its share. So every prefix is as balanced as the whole, and small ones hold
+    every class.
     """
     shuffled: dict[str, list[str]] = defaultdict(list)
-    names = sorted(kinds)
+    names = list(kinds)
     for index in stream(seed, "subset").permutation(len(names)):
         shuffled[kinds[names[index]]].append(names[index])
     classes = sorted(shuffled, key=lambda c: (-len(shuffled[c]), c))
@@ -92,17 +93,22 @@ def rarest_class(matrix: np.ndarray, classes: tuple[str, ...]) -> list[str | Non
 
 
 def _by_patient(
-    patients: list[str], splits: list[str], strata: list[str | None]
+    patients: list[str], splits: list[str], hashes: list[str], strata: list[str | None]
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Labelled rows of each patient outside the test split, and the rarest stratum among them."""
+    """Labelled rows of each patient outside the test split, and the rarest stratum among them.
+
+    Patients come in the order of their images' hashes: their ids are salted, so by these the same scans, indexed
+    by somebody else, would give other subsets.
+    """
     rows: dict[str, list[int]] = defaultdict(list)
     frequency: dict[str, int] = defaultdict(int)
     for i, stratum in enumerate(strata):
         if stratum is not None and splits[i] != "test":
             rows[patients[i]].append(i)
             frequency[stratum] += 1
+    rows = dict(sorted(rows.items(), key=lambda entry: sorted(hashes[i] for i in entry[1])))
     kinds = {p: min((strata[i] or "" for i in r), key=lambda s: (frequency[s], s)) for p, r in rows.items()}
-    return dict(rows), kinds
+    return rows, kinds
 
 
 def _check_enough(wanted: int | None, there: int) -> None:

@@ -24,7 +24,8 @@ class Split:
 
 def split_patients(patients: Sequence[object], seed: int) -> Split:
     """Hold out about 30 % of the patients, at least one."""
-    names, codes = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    names, first, codes = np.unique(np.asarray(patients, dtype=str), return_index=True, return_inverse=True)
+    codes = np.argsort(np.argsort(first))[codes]  # numbered as they come: their names are salted hashes
     order = stream(seed, "probe").permutation(len(names))
     held = np.isin(codes, order[: max(1, round(HELD_OUT * len(names)))])
     return Split(np.flatnonzero(~held), np.flatnonzero(held))
