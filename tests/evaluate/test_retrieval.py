@@ -118,6 +118,18 @@ def test_values_are_means_over_patients_with_intervals_about_them() -> None:
     assert width[1] < 0.8 * width[0]
 
 
+def test_a_few_patients_who_all_succeed_are_no_certainty() -> None:
+    query, gallery = cohort(noise=0.0)
+    table = retrieval(query, gallery)
+    low, high = table["r@1"]["interval"]
+    patients = table["patients"]
+    assert high == 1 and (low**patients) == pytest.approx(0.025)  # as likely as that to see nothing but hits
+    opposite = retrieval(Samples(-query.z, query.subject, query.patient), gallery)
+    assert opposite["r@1"]["value"] == 0 and opposite["r@1"]["interval"] == pytest.approx([0, 1 - low])
+    small = retrieval(*(Samples(s.z[:4], s.subject[:4], s.patient[:4] + np.arange(4) * 9) for s in (query, query)))
+    assert small["r@10"]["interval"] == [1, 1]  # among four every order has it
+
+
 def test_without_partners_there_is_nothing_to_retrieve() -> None:
     query, gallery = cohort()
     assert retrieval(query, Samples(gallery.z, gallery.subject + 500, gallery.patient + 5000)) == {"queries": 0}

@@ -9,6 +9,8 @@ from medssl.data.place import overlap, place_of
 from medssl.data.store import Store
 from medssl.errors import UserError
 
+PAIRING = ("patient", "study", "series")  # columns of the index that scans can be paired by, beside labels
+CHECKED = 5000  # pairs whose places are compared, evenly taken
 Pair = tuple[int, int]
 
 
@@ -30,9 +32,6 @@ def subjects(store: Store, by: str | None = None) -> np.ndarray:
         values = np.array([str(v) if v is not None else "" for v in frame[column].to_list()])
         keys = np.where(values == "", np.char.add("item/", item), values)
     return np.unique(keys, return_inverse=True)[1].astype(np.int64)
-
-
-PAIRING = ("patient", "study", "series")
 
 
 def pairs_of(store: Store, rows: Sequence[int], subject: np.ndarray) -> list[Pair]:
@@ -67,6 +66,7 @@ def about_pairs(store: Store, rows: Sequence[int], subject: np.ndarray) -> list[
 def _about_place(store: Store, pairs: list[Pair]) -> list[str]:
     if not pairs or store.plan.spacing_mm is None:  # pictures without a spacing lie nowhere
         return []
+    pairs = pairs[:: -(-len(pairs) // CHECKED)]
     dims, shapes = store.plan.dims, store.shapes
     place = {row: place_of(store.affines[row], dims) for pair in pairs for row in pair}
     apart = sum(overlap(place[a], shapes[a], place[b], shapes[b]) == 0 for a, b in pairs)

@@ -88,14 +88,20 @@ def retrieval(query: Samples, gallery: Samples, seed: int = 0) -> dict[str, Any]
         return {"queries": 0}
     names, codes = np.unique(query.patient[found.query], return_inverse=True)
     about = {"queries": len(found.query), "patients": len(names), "candidates": float(np.median(found.candidates))}
-    scores = {
-        f"r@{k}": _judged(PatientMean(found.recall(k)[:, None], codes.tolist(), len(names)), seed, 1.0)
-        | {"chance": float(found.chance_recall(k).mean())}
-        for k in KS
-    }
+    scores = {f"r@{k}": _recall(found, k, codes, len(names), seed) for k in KS}
     middle = PatientMedian(found.expected(), codes, len(names))
     rank = _judged(middle, seed, float(found.candidates.max())) | {"chance": float(np.median(found.chance_rank()))}
     return about | scores | {"median_rank": rank}
+
+
+def _recall(found: Ranks, k: int, codes: np.ndarray, patients: int, seed: int) -> dict[str, Any]:
+    score = _judged(PatientMean(found.recall(k)[:, None], codes.tolist(), patients), seed, 1.0)
+    chance = float(found.chance_recall(k).mean())
+    if score["value"] in (0.0, 1.0) and chance < 1:
+        # All patients alike: a bootstrap would be sure of it. Clopper and Pearson's bound of none in so many is not.
+        reach = 1 - 0.025 ** (1 / patients)
+        score["interval"] = [0.0, reach] if score["value"] == 0 else [1 - reach, 1.0]
+    return score | {"chance": chance}
 
 
 class PatientMedian:
