@@ -185,7 +185,7 @@ def _smallest(enough: Any, most: float) -> float | None:
 
 def _predictions(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path).cast({"item": pl.String, "patient": pl.String}).sort("item")
+        return pl.read_parquet(path).cast({"item": pl.String, "patient": pl.String}).with_row_index().sort("item")
     except (OSError, pl.exceptions.PolarsError):
         raise UserError("predictions are missing or unreadable", path, "delete the run's folder, run again") from None
 
@@ -196,7 +196,8 @@ def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
         if not table["item"].equals(first["item"]):
             fix = "the data changed between runs: make the study anew in another --out"
             raise UserError("runs were tested on different scans", run.predictions.parent, fix)
-    return sorted(first["patient"].cast(pl.String).unique())
+    # In the order of the files, not of ids: those are salted, and the bootstrap would differ by who indexed the scans.
+    return first.sort("index")["patient"].unique(maintain_order=True).to_list()
 
 
 def _labels_to_reach(levels: list[dict[str, Any]], arms: list[str]) -> list[dict[str, Any]]:
