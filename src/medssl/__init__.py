@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medssl.methods.pcrl import PCRL, PCRLConfig
     from medssl.methods.pcrlv2 import PCRLv2, PCRLv2Config
     from medssl.methods.simclr import SimCLR, SimCLRConfig
+    from medssl.networks.text import Text, Vector
 
 # Imported when first asked for, so that `import medssl` and the command line's help load no torch.
 _HOMES = {
