@@ -13,10 +13,9 @@ from medssl.contract import Batch
 from medssl.data.store import Store
 from medssl.data.text import Tokenizer
 from medssl.errors import UserError
-from medssl.loading import card_of, load, read_card
+from medssl.loading import card_of, find_weights, load, read_card
 from medssl.methods.cmcl import CMCL
 from medssl.methods.pcrl import PCRL, PCRLConfig
-from medssl.stages.finetune_setup import find_encoder
 from medssl.stages.paired import from_data, paired_data, watched
 from medssl.stages.towers import load_towers, tower_file
 from paired_scans import cohort, paired_store
@@ -85,7 +84,7 @@ def test_a_tower_by_itself_is_an_encoder_as_any_other(store, tmp_path) -> None:
     assert card == files.read_json(run / "encoder.json")
     weights = load(run / "encoder-MR.safetensors").network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in tower.items())
-    assert find_encoder(str(run / "encoder-MR.safetensors")) == run / "encoder-MR.safetensors"
+    assert find_weights(str(run / "encoder-MR.safetensors")) == run / "encoder-MR.safetensors"
     assert card_of(run / "encoder.safetensors") == run / "encoder.json"
     assert card_of(run / "other.safetensors") == run / "other.json"
 
