@@ -69,11 +69,34 @@ def paired_data(
     tokens = None
     if reader is not None:
         tokens, cut = reader.encode([store.items["text"][row] for row in rows])
-        there = int(tokens.any(1).sum())
-        told.append(f"reports: {there} of {len(rows)} scans have one" + (f"; {cut} were cut" if cut else ""))
+        told += _about_reports(tokens.numpy(), cut, store.patients[np.asarray(rows)])
     for sentence in told if tell else []:
         print(sentence, file=sys.stderr)
     return Paired(subject, None if tokens is None else tokens.numpy())
+
+
+def _about_reports(tokens: np.ndarray, cut: int, patient: np.ndarray) -> list[str]:
+    said = tokens.any(1)
+    told = [f"reports: {said.sum()} of {len(tokens)} scans have one"]
+    if cut:
+        told[0] += f"; {cut} were cut to {tokens.shape[1]} tokens (--text-length)"
+    kinds, content = np.unique(tokens[said], axis=0, return_inverse=True)
+    patients = np.zeros(len(kinds), np.int64)
+    np.add.at(patients, np.unique(np.stack([content.ravel(), patient[said]]), axis=1)[0], 1)
+    if shared := int((patients[content.ravel()] > 1).sum()):
+        told.append(f"reports: {shared} read as another patient's does; equal ones are not each other's negatives")
+    return told
+
+
+def check_batch(method: Method, store: Store, rows: Sequence[int], batch: int) -> None:
+    """Refuse batches that never hold two samples of one modality, so that no sample has another subject to differ from.
+
+    ``batch`` counts all ranks.
+    """
+    kinds = len(np.unique(store.modalities[np.asarray(rows)]))
+    if method.paired and batch <= kinds:
+        fix = f"give {kinds + 1} or more; {2 * kinds} hold two whole subjects"
+        raise UserError(f"a batch of {batch} holds no two samples of one modality ({kinds} in all)", "--batch", fix)
 
 
 def sampler(pairs: Paired | None, foreground: float) -> Callable[..., Iterator[Batch]]:

@@ -31,7 +31,7 @@ from medssl.stages.export import CARD, write_embedding, write_encoder, write_sam
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.paired import Paired, Reader, from_data, paired_data, sampler, save_reader, watched
+from medssl.stages.paired import Paired, Reader, check_batch, from_data, paired_data, sampler, save_reader, watched
 from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
@@ -153,6 +153,7 @@ def _job(
 def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
     """What the method asks of the scans; batch norm has nothing to average where the coarsest map is one position."""
     method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
+    check_batch(method, store, rows, options.loop.batch)
     size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
     least = 2 * getattr(method.config, "batch_groups", 1) * world_size()  # two samples for every set of statistics
     if options.loop.batch < least and size == stride and method.config.norm == "batch":
