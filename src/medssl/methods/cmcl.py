@@ -7,7 +7,6 @@ of one modality come together, whatever the subject. Missing modalities are simp
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,7 +23,7 @@ from medssl.losses.discriminate import discriminate_bce, discriminate_supcon
 from medssl.losses.reconstruction import rebuild_error
 from medssl.networks.cached import Cached
 from medssl.networks.decoder import decoder_for
-from medssl.networks.joint import Encoded, JointSpace
+from medssl.networks.joint import Encodes, JointSpace
 from medssl.networks.local import VoxelHeads, WordHeads, per_tower
 from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid
@@ -37,7 +36,6 @@ from medssl.views.pair import PairConfig, region_for
 from medssl.views.single import meetings, single_view
 
 FROM_DATA = {"from": "data"}  # options that no person gives: the stage reads them from the store
-Encodes = dict[int, Encoded]  # by the number of the modality
 LEAST = {
     0: ("hard_beta", "hard_top", "local_weight", "rebuild_weight", "ignore_mm", "chunk", "text_size"),
     1: ("embed_dim", "anchors", "text_length", "text_vocab"),
@@ -141,7 +139,7 @@ class CMCL(Method):
         towers = self.space.pyramids
         self.decoders = self.voxels = self.words = None
         if config.rebuild_weight:
-            self.decoders = per_tower(towers, [partial(decoder_for, config, t) for t in towers])
+            self.decoders = per_tower(towers, [lambda t=t: decoder_for(config, t) for t in towers])
         if config.local_weight and len(towers) > 1:
             self.voxels = VoxelHeads(towers, config.size, config.embed_dim)
         if config.local_weight and isinstance(self.kinds.kind, Text):

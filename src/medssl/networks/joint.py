@@ -32,6 +32,9 @@ class Encoded:
         return self.cached.maps[-1]
 
 
+Encodes = dict[int, Encoded]  # by the number of the modality
+
+
 class JointSpace(nn.Module):
     """Towers and projection heads; vectors are (n, embed_dim), not yet of unit length."""
 
@@ -50,7 +53,7 @@ class JointSpace(nn.Module):
         """The image towers, a modality each."""
         return list(self.towers)  # type: ignore[arg-type]
 
-    def encodes(self, x: Tensor, codes: Sequence[int], chunk: int, levels: Sequence[int] = ()) -> dict[int, Encoded]:
+    def encodes(self, x: Tensor, codes: Sequence[int], chunk: int, levels: Sequence[int] = ()) -> Encodes:
         """The maps of a flat batch, modality by modality; of each tower's ``levels`` too, where they are given."""
         # One pass a modality: batch norm never sees two modalities at once, in training as later in use.
         found = {}
