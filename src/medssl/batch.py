@@ -17,6 +17,7 @@ class Batch:
     subject (b,) int64: samples of one patient and study, each other's positives across modalities. place (b, 4, 4)
     float64, or (b, 3, 3) in 2D: voxel indices of the region to millimetres in the world (RAS). text: (b, L) int64
     tokens, 0 for padding, a row of zeros where there is none; or (b, n) float numbers, a row of NaN.
+    present (b, M) bool: where the channels are those of M modalities, which of them the sample has.
     """
 
     image: Tensor
@@ -31,6 +32,7 @@ class Batch:
     subject: Tensor | None = None
     place: Tensor | None = None
     text: Tensor | None = None
+    present: Tensor | None = None
 
     @classmethod
     def of(

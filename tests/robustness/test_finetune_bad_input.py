@@ -91,6 +91,9 @@ def test_no_data_folder(refused: Callable[..., str], tmp_path: Path) -> None:
         (("segment", "--init", "nowhere"), "no such encoder"),
         (("segment", "--validate-every", "0"), "--validate-every"),
         (("segment", "--device", "tpu"), "tpu"),
+        (("segment", "--modalities", "CR"), "'CR' is one modality"),
+        (("segment", "--modalities", "CR", "PET"), "no scan of modality 'PET'"),
+        (("segment", "--modality-dropout", "1"), "--modality-dropout"),
     ],
 )
 def test_impossible_wishes(refused: Callable[..., str], data: Path, arguments: tuple[str, ...], told: str) -> None:

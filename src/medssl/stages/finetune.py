@@ -20,6 +20,7 @@ from medssl import distributed, files
 from medssl.config import to_table
 from medssl.contract import Batch
 from medssl.data.sample import batches
+from medssl.data.several import with_present
 from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
@@ -88,7 +89,7 @@ class Training:
             name=optim.optimizer,
             lr=optim.lr,
             weight_decay=optim.weight_decay,
-            scales={"encoder": options.encoder_lr} if setup.init is not None else {},
+            scales={"encoder": options.encoder_lr} if setup.init else {},
         )
         found = checkpoint.load(options.out, task, self.optimizer, fabric)
         self.start, kept = found.step, found.extra.get("best")
@@ -181,8 +182,9 @@ def training_batches(options: Finetune, setup: Setup, task: Task, start: int) ->
     rows, seed, loop = setup.subset.train, setup.config.seed, options.loop
     if options.task == "classify":
         items = setup.items_of(rows)
-        return items.training(batch=loop.batch, steps=options.steps, seed=seed, start=start)
-    return batches(
+        whole = items.training(batch=loop.batch, steps=options.steps, seed=seed, start=start)
+        return with_present(whole, setup.store)
+    drawn = batches(
         setup.store,
         rows,
         region=task.region(),
@@ -194,6 +196,7 @@ def training_batches(options: Finetune, setup: Setup, task: Task, start: int) ->
         masks=True,
         foreground=options.foreground,
     )
+    return with_present(drawn, setup.store)
 
 
 def _check(options: Finetune) -> None:

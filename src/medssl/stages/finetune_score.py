@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ import torch
 from lightning.fabric import Fabric
 
 from medssl import files
+from medssl.data.several import present_of
 from medssl.evaluate.metrics import classification, mean_over_items, segmentation
+from medssl.stages.finetune_modalities import with_fewer
 from medssl.stages.finetune_setup import Setup
 from medssl.stages.options.train import Finetune
 from medssl.tasks.classify import Classify, many_of, one_of
@@ -45,14 +48,33 @@ def validate(setup: Setup, task: Task, fabric: Fabric) -> Score:
     """The score on the validation patients."""
     rows = setup.subset.val
     if isinstance(task, Segment):
-        scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=False)]
-        value = mean_over_items(np.array([s["dice"] for s in scores]))
+        value = _mean_dice(setup, task, fabric, rows)
         return Score({"dice": value}, value, 0.0)
     assert isinstance(task, Classify)
     prob, truth = _classified(setup, task, fabric, rows), setup.truth.matrix[rows]
     metrics = classification(prob, truth, setup.truth.kind)
     loss = _loss(task, prob, truth)
     return Score(metrics | {"loss": loss}, metrics["auc"], loss)
+
+
+def _mean_dice(setup: Setup, task: Segment, fabric: Fabric, rows: list[int], keep: list[int] | None = None) -> float:
+    """Over the structures of each item, then over items; of several modalities from those in ``keep`` only."""
+    scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=False, keep=keep)]
+    return mean_over_items(np.array([s["dice"] for s in scores]))
+
+
+def _with(setup: Setup, task: Task, fabric: Fabric, rows: list[int], keep: list[int]) -> float:
+    """The metric on ``rows`` from the modalities ``keep`` only."""
+    if isinstance(task, Segment):
+        return _mean_dice(setup, task, fabric, rows, keep)
+    assert isinstance(task, Classify)
+    prob = _classified(setup, task, fabric, rows, keep)
+    return classification(prob, setup.truth.matrix[rows], setup.truth.kind)["auc"]
+
+
+def _there(setup: Setup, rows: list[int], keep: list[int] | None, fabric: Fabric) -> torch.Tensor | None:
+    present = present_of(setup.store, rows, keep)
+    return None if present is None else present.to(fabric.device)
 
 
 def test(options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> dict[str, Any]:
@@ -85,19 +107,23 @@ def test(options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> dict[st
         "init": setup.initial,
         **names,
         "test_hash": hashlib.blake2b("".join(sorted(items["hash"])).encode(), digest_size=16).hexdigest(),
+        **with_fewer(setup.store, rows, partial(_with, setup, task, fabric)),
     }
 
 
 # Classification ------------------------------------------------------------------------------------------------------
 
 
-def _classified(setup: Setup, task: Classify, fabric: Fabric, rows: list[int]) -> np.ndarray:
-    """Probabilities (n, k) of whole items."""
+def _classified(
+    setup: Setup, task: Classify, fabric: Fabric, rows: list[int], keep: list[int] | None = None
+) -> np.ndarray:
+    """Probabilities (n, k) of whole items; of several modalities from those in ``keep`` only."""
     task.eval()
     found = []
     for batch in setup.items_of(rows).once(BATCH):
+        present = _there(setup, batch.item.tolist(), keep, fabric)
         with fabric.autocast():
-            found.append(task.predict(fabric.to_device(batch).normalised()).cpu())
+            found.append(task.predict(fabric.to_device(batch).normalised(), present).cpu())
     return torch.cat(found).double().numpy()
 
 
@@ -120,7 +146,11 @@ def _test_classify(
     samples: dict[str, np.ndarray] = {}
     for i, place in enumerate(_spread(len(rows))):
         image = setup.items_of(rows).batch([place]).normalised()[0].numpy()
-        samples |= {f"image.{i}": _shown(image, setup, None), f"truth.{i}": truth[place], f"prob.{i}": prob[place]}
+        samples |= {
+            f"image.{i}": _shown(image, setup, rows[place], None),
+            f"truth.{i}": truth[place],
+            f"prob.{i}": prob[place],
+        }
     _write_samples(options, samples)
     return classification(prob, truth, setup.truth.kind), columns
 
@@ -129,17 +159,18 @@ def _test_classify(
 
 
 def _segmented(
-    setup: Setup, task: Segment, fabric: Fabric, rows: list[int], surfaces: bool
+    setup: Setup, task: Segment, fabric: Fabric, rows: list[int], surfaces: bool, keep: list[int] | None = None
 ) -> Iterator[tuple[int, dict[str, list[float]], np.ndarray, np.ndarray]]:
-    """Row, scores, predicted and true mask values (*spatial) of each item, on the stored grid."""
+    """Row, scores, predicted and true mask values (*spatial) of each item, on the stored grid; ``keep`` as above."""
     store = setup.store
     spacings = store.items["spacing_mm"]
     task.eval()
     for row in rows:
         image = torch.from_numpy(store.normalised(row)).to(fabric.device)
         fill = float(np.clip(store.fill[row] * store.gain[row] + store.bias[row], *setup.config.value_range))
+        present = _there(setup, [row], keep, fabric)
         with fabric.autocast():
-            found = task.predict(image, fill).cpu().numpy()
+            found = task.predict(image, fill, None if present is None else present[0]).cpu().numpy()
         truth = store.read_mask(row)
         pred = found.astype(truth.dtype)
         spacing_mm = spacings[row] if spacings[row] is not None else (1.0,) * truth.ndim
@@ -163,7 +194,7 @@ def _test_segment(
         if place in shown:
             i = len(samples) // 3
             cut = _best_slice(truth if truth.any() else pred)
-            image = _shown(setup.store.normalised(row), setup, cut)
+            image = _shown(setup.store.normalised(row), setup, row, cut)
             samples |= {f"image.{i}": image, f"truth.{i}": _cut(truth, cut), f"prediction.{i}": _cut(pred, cut)}
     _write_samples(options, samples)
     table = {"dice": np.array(dice), "hd95": np.array(hd95)}
@@ -185,8 +216,14 @@ def _spread(n: int) -> list[int]:
     return sorted({int(p) for p in np.linspace(0, n - 1, min(n, SAMPLES))})
 
 
-def _shown(image: np.ndarray, setup: Setup, cut: int | None) -> np.ndarray:
-    """(H, W) or (H, W, 3) of [0, 1] of normalised (C, *spatial); of a volume the axial slice ``cut``, or the middle."""
+def _shown(image: np.ndarray, setup: Setup, row: int, cut: int | None) -> np.ndarray:
+    """(H, W) or (H, W, 3) of [0, 1] of normalised (C, *spatial); of a volume the axial slice ``cut``, or the middle.
+
+    Of several modalities the first that the item has.
+    """
+    present = present_of(setup.store, [row])
+    first = 0 if present is None else int(present[0].int().argmax()) * setup.config.channels
+    image = image[first : first + setup.config.channels]
     low, high = setup.config.value_range
     plane = np.stack([_cut(channel, cut) for channel in image], axis=-1)
     plane = ((plane - low) / (high - low)).clip(0, 1).astype(np.float16)

@@ -15,13 +15,15 @@ from medssl.data.subset import Subset, draw_subset, rarest_class
 from medssl.data.target import Target, read_target
 from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
-from medssl.loading import card_of, find_weights, read_card, read_weights
+from medssl.loading import card_of, read_card, read_weights
 from medssl.networks.pyramid import build_encoder, check_patch, check_whole
 from medssl.networks.weights import load_state
 from medssl.rng import key
+from medssl.stages.finetune_modalities import check_subset, initial_weights, scan_plan, store_of
 from medssl.stages.limits import check_size
 from medssl.stages.options.train import Finetune
 from medssl.tasks.classify import Classify, ClassifyConfig, balanced_weights
+from medssl.tasks.fused import Towers
 from medssl.tasks.segment import Segment, SegmentConfig
 from medssl.tasks.task import Task, TaskConfig
 
@@ -30,13 +32,13 @@ MOST_STRUCTURES = 150  # a mask with more values than this is an image
 
 @dataclass
 class Setup:
-    """A fine-tuning, ready to start. ``init`` is None for scratch, else the weights; ``initial`` names them."""
+    """A fine-tuning, ready to start. ``init``: weights of each encoder, none for scratch; ``initial`` names them."""
 
     store: Store
     truth: Target
     subset: Subset
     config: TaskConfig
-    init: Path | None
+    init: list[Path]
     initial: str
     _items: dict[tuple[int, ...], WholeItems] = field(default_factory=dict)
 
@@ -50,13 +52,14 @@ class Setup:
 
 def set_up(options: Finetune) -> Setup:
     """Read what the options name and check that it fits together; every mistake is a UserError."""
-    store = Store(options.data)
+    store = store_of(options.data, options.modalities)
     truth = read_target(store.items, options.target) if options.task == "classify" else structures(store, options)
     strata = rarest_class(truth.matrix, truth.classes)
     subset = draw_subset(store.items, strata, options.n_labels, options.subset_seed)
     _check_classes(truth, subset, options.task)
-    init = None if options.init == "scratch" else find_weights(options.init)
-    card = None if init is None else _described(init, store)
+    check_subset(store, subset)
+    init = initial_weights(options.init, options.modalities)
+    card = _described(init[0], store) if init else None
     config = _config(options, _model(options, store, card), truth, subset)
     return Setup(store, truth, subset, config, init, _initial(init, card))
 
@@ -114,24 +117,24 @@ def _described(weights: Path, store: Store) -> dict[str, Any]:
     """encoder.json, if these weights were trained under the preprocessing of this data."""
     path = card_of(weights)
     card = read_card(weights)
-    wrong = store.plan.differences(card["preprocessing"])
+    wrong = scan_plan(store).differences(card["preprocessing"])
     if wrong:
         fix = "write its values into plan.toml of the data and run `medssl prepare` again, or pre-train on this data"
         raise UserError(f"the encoder expects other preprocessing: {'; '.join(wrong)}", path, fix)
     return card
 
 
-def _initial(weights: Path | None, card: dict[str, Any] | None) -> str:
+def _initial(weights: list[Path], card: dict[str, Any] | None) -> str:
     """scratch, or how the encoder was trained and a hash of its weights: folders move, and reports show no paths."""
-    if weights is None or card is None:
+    if card is None:
         return "scratch"
-    stamp = hashlib.blake2b(weights.read_bytes(), digest_size=6).hexdigest()
+    stamp = hashlib.blake2b(b"".join(path.read_bytes() for path in dict.fromkeys(weights)), digest_size=6).hexdigest()
     return f"{card.get('method', 'encoder')}, {card.get('steps', '?')} steps, weights {stamp}"
 
 
 def _model(options: Finetune, store: Store, card: dict[str, Any] | None) -> ModelConfig:
     """The network asked for; a pre-trained encoder brings its own architecture."""
-    plan, given = store.plan, options.model
+    plan, given = scan_plan(store), options.model
     chosen = ModelConfig(**vars(given), dims=plan.dims, channels=plan.channels, value_range=plan.value_range)
     if card is not None:
         own = card["encoder"]
@@ -164,6 +167,7 @@ def _patch(task: Literal["classify", "segment"], store: Store, stride: tuple[int
 
 def _config(options: Finetune, model: ModelConfig, truth: Target, subset: Subset) -> TaskConfig:
     shared = vars(model) | {"freeze": options.freeze, "augment": options.augment}
+    shared |= {"modalities": options.modalities, "modality_dropout": options.modality_dropout}
     mirror = options.mirror == "on" or (options.mirror == "auto" and _sideless(options.task, truth.classes))
     if options.task == "classify":
         true, false = balanced_weights(truth.matrix[subset.train], truth.kind)
@@ -193,6 +197,7 @@ def build(setup: Setup) -> Task:
     config = setup.config
     torch.manual_seed(key(config.seed, "weights") % 2**63)
     task: Task = Classify(config) if isinstance(config, ClassifyConfig) else Segment(config)  # type: ignore[arg-type]
-    if setup.init is not None:
-        load_state(task.encoder, read_weights(setup.init), setup.init)
+    towers: list[Any] = list(task.encoder.towers) if isinstance(task.encoder, Towers) else [task.encoder]
+    for tower, weights in zip(towers if setup.init else [], setup.init, strict=True):
+        load_state(tower, read_weights(weights), weights)
     return task

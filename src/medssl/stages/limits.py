@@ -19,6 +19,7 @@ LIMITS = {
     "log_every": (1, INF),
     "lr": (0, INF),
     "misregister_mm": (0, 100),
+    "modality_dropout": (0, 0.99),
     "missing": (0, 1),
     "n_labels": (1, INF),
     "probe_every": (0, INF),

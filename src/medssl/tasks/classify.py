@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from medssl.contract import Batch, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.networks.heads import pool
-from medssl.networks.pyramid import build_encoder
 from medssl.rng import Rng
 from medssl.tasks.augment import apply_images, sample_change
+from medssl.tasks.fused import draw_present, make_encoder
 from medssl.tasks.task import Task, TaskConfig, channels_of
 
 LARGEST_WEIGHT = 10.0  # a single rare positive must not outshout the batch
@@ -63,7 +63,7 @@ class Classify(Task):
     def __init__(self, config: ClassifyConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_encoder(config)
+        self.encoder = make_encoder(config)
         self.head = nn.Linear(channels_of(self.encoder)[-1], len(config.classes))
         ones = torch.ones(len(config.classes))
         for name, weights in (("weight_true", config.weight_true), ("weight_false", config.weight_false)):
@@ -83,27 +83,28 @@ class Classify(Task):
         if self.config.augment:
             change = sample_change(rng, len(batch), tuple(images.shape[2:]), SMALLEST_CROP, self.config.mirror)
             images = apply_images(images, change, self.config.size, self.config.value_range)
-        return Views({"image": images}, {"label": batch.label})
+        return Views({"image": images}, {"label": batch.label} | draw_present(self.config, batch, rng))
 
     # Objective ---------------------------------------------------------------------------------------------------
 
     def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
         """Weighted cross-entropy."""
-        logits = self.logits(views["image"]).float()
+        logits = self.logits(views["image"], views.drawn.get("present")).float()
         label = views["label"].to(logits)
         if self.config.kind == "one":
             yield Term("cross_entropy", one_of(logits, label, self.weight_true))
         else:
             yield Term("cross_entropy", many_of(logits, label, self.weight_true, self.weight_false))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """(b, k) from (b, C, *spatial)."""
-        return self.head(pool(self.encoder(images)[-1]))
+    def logits(self, images: Tensor, present: Tensor | None = None) -> Tensor:
+        """(b, k) from (b, C, *spatial); of M modalities (b, M·C, *spatial), present (b, M)."""
+        maps = self.encoder(images) if present is None else self.encoder(images, present)
+        return self.head(pool(maps[-1]))
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, present: Tensor | None = None) -> Tensor:
         """Probabilities (b, k) of images (b, C, *spatial), normalised; deterministic in evaluation mode."""
-        logits = self.logits(images).float()
+        logits = self.logits(images, present).float()
         return logits.softmax(1) if self.config.kind == "one" else logits.sigmoid()
 
 

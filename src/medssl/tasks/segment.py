@@ -14,9 +14,9 @@ from torch import Tensor
 from medssl.contract import Batch, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.networks.decoder import Decoder
-from medssl.networks.pyramid import build_encoder
 from medssl.rng import Rng
 from medssl.tasks.augment import ZOOM, apply_classes, apply_images, centred, region_of, sample_change
+from medssl.tasks.fused import draw_present, make_encoder
 from medssl.tasks.task import Task, TaskConfig, channels_of
 
 EPS = 1e-5
@@ -55,7 +55,7 @@ class Segment(Task):
     def __init__(self, config: SegmentConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_encoder(config)
+        self.encoder = make_encoder(config)
         self.decoder = Decoder(
             channels_of(self.encoder),
             self.encoder.strides,
@@ -82,7 +82,7 @@ class Segment(Task):
             change = centred(n, region, config.size)
         images = apply_images(batch.normalised(), change, config.size, config.value_range)
         mask = apply_classes(self.classes(batch.mask), len(config.labels) + 1, change, config.size)
-        return Views({"image": images, "mask": mask})
+        return Views({"image": images, "mask": mask}, draw_present(config, batch, rng))
 
     def classes(self, mask: Tensor) -> Tensor:
         """Class numbers (int64) of mask values, any shape."""
@@ -95,22 +95,23 @@ class Segment(Task):
 
     def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
         """Soft Dice and cross-entropy, equal weights (nnU-Net, doi:10.1038/s41592-020-01008-z)."""
-        shared = Shared([self.logits(views["image"])])
+        shared = Shared([self.logits(views["image"], views.drawn.get("present"))])
         logits = shared.maps[0].float()
         yield Term("dice", soft_dice(logits, views["mask"]))
         logits = shared.maps[0].float()
         yield Term("cross_entropy", F.cross_entropy(logits, views["mask"]))
         yield shared
 
-    def logits(self, images: Tensor) -> Tensor:
-        """(b, 1 + structures, *spatial) from (b, C, *spatial)."""
-        return self.decoder(self.encoder(images))
+    def logits(self, images: Tensor, present: Tensor | None = None) -> Tensor:
+        """(b, 1 + structures, *spatial) from (b, C, *spatial); of M modalities (b, M·C, *spatial), present (b, M)."""
+        return self.decoder(self.encoder(images) if present is None else self.encoder(images, present))
 
     @torch.no_grad()
-    def predict(self, image: Tensor, fill: float | None = None) -> Tensor:
+    def predict(self, image: Tensor, fill: float | None = None, present: Tensor | None = None) -> Tensor:
         """Mask values (*spatial) of one whole normalised image (C, *spatial), by overlapping windows.
 
         ``fill``: the value around images smaller than the patch, their minimum unless told.
+        ``present`` (M,) bool: which of several modalities the image has.
         """
         from monai.inferers import sliding_window_inference
 
@@ -118,8 +119,13 @@ class Segment(Task):
         gaps = [max(p - n, 0) for p, n in zip(patch, image.shape[1:], strict=True)]
         pads = [side for gap in reversed(gaps) for side in (gap // 2, gap - gap // 2)]
         padded = F.pad(image[None].float(), pads, value=float(image.amin()) if fill is None else fill)
+
+        def predictor(x: Tensor) -> Tensor:
+            seen = () if present is None else (present.expand(len(x), -1),)
+            return self.logits(x, *seen).float()
+
         logits = sliding_window_inference(
-            padded, patch, self.config.windows, lambda x: self.logits(x).float(), self.config.overlap, mode="gaussian"
+            padded, patch, self.config.windows, predictor, self.config.overlap, mode="gaussian"
         )
         box = tuple(slice(g // 2, g // 2 + n) for g, n in zip(gaps, image.shape[1:], strict=True))
         values = torch.tensor((0, *self.config.labels), device=image.device)

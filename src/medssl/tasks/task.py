@@ -7,6 +7,7 @@ from torch import nn
 
 from medssl.config import ModelConfig
 from medssl.contract import Method
+from medssl.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,18 @@ class TaskConfig(ModelConfig):
     """Turn, shift, zoom and re-window training images a little."""
     mirror: bool = False
     """Augmentation may exchange left and right."""
+    modalities: tuple[str, ...] = ()
+    """Modalities that have an encoder each; without any there is one encoder for all scans."""
+    modality_dropout: float = 0.25
+    """Chance that training leaves a modality of a sample out; one always stays."""
+
+    def problems(self) -> list[UserError]:
+        """Everything wrong with these values at once."""
+        found = super().problems()
+        if not 0 <= self.modality_dropout < 1:
+            fix = "give a share of at least 0 and below 1"
+            found.append(UserError(f"modality dropout is {self.modality_dropout}", fix=fix))
+        return found
 
 
 class Task(Method):

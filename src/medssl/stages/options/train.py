@@ -99,6 +99,11 @@ class Finetune:
     """Folder of the run. The same command again resumes it."""
     init: str = "scratch"
     """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch."""
+    modalities: tuple[str, ...] = ()
+    """Two or more modalities of each patient and study to learn from together, an encoder each, such as CT MR-T1; a
+    patient may lack some. By default all scans go through one encoder. A run of cmcl gives each its own encoder."""
+    modality_dropout: float = 0.25
+    """With --modalities: chance that training leaves a modality of a sample out; one always stays."""
     target: str | None = None
     """classify: label column; columns joined by + make a multi-label task; by default the only usable one.
     segment: mask values joined by +; by default all that occur."""

@@ -1,0 +1,118 @@
+"""Patients with CT and MR, from scans to a network that takes either: both tasks, each with its own encoders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from medssl import files
+from medssl.config import ModelOptions, replace, to_table
+from medssl.data.store import Store
+from medssl.errors import UserError
+from medssl.networks.pyramid import build_encoder
+from medssl.networks.weights import export_state
+from medssl.stages import finetune, index, phantom, prepare
+from medssl.stages.finetune_setup import build, set_up
+from medssl.stages.options.data import Index, Phantom, Prepare
+from medssl.stages.options.train import Finetune, LoopOptions
+
+BOTH = ("CT", "MR-T1")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    phantom.run(Phantom(out=folder / "scans", patients=14, size=32, seed=1, modalities=BOTH, missing=0.2))
+    index.run(Index(scans=folder / "scans", out=folder / "data", fractions=(0.5, 0.2, 0.3), workers=1))
+    return prepare.run(Prepare(data=folder / "data", workers=1))
+
+
+def options(task: Any, data: Path, out: Path, **changes: Any) -> Finetune:
+    model = ModelOptions(width=4, patch=(32, 32, 32))
+    loop = LoopOptions(batch=4, workers=0, log_every=2, threads=1, precision="32", device="cpu")
+    target = "lesion" if task == "classify" else None
+    given = Finetune(task=task, data=data, out=out, target=target, steps=2, modalities=BOTH, model=model, loop=loop)
+    return replace(given, **changes)
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_the_result_tells_all_each_alone_and_each_left_out(data: Path, tmp_path: Path, task: str) -> None:
+    run = finetune.run(options(task, data, tmp_path / "run", predictions=task == "segment"))
+    told = json.loads((run / "result.json").read_text())
+    several = told["modalities"]
+    assert several["names"] == list(BOTH)
+    assert set(several["alone"]) == set(several["left_out"]) == set(BOTH)
+    assert several["alone"]["CT"] == several["left_out"]["MR-T1"]  # of two, one alone is the other left out
+    store = set_up(options(task, data, tmp_path)).store
+    tested = pl.read_parquet(run / "predictions.parquet")
+    assert len(tested) == (store.items["split"] == "test").sum()
+    there = store.present[[store.row(item) for item in tested["item"]]]  # type: ignore[attr-defined]
+    assert several["all"]["n"] == there.all(1).sum()
+    assert [several["alone"][name]["n"] for name in BOTH] == there.sum(0).tolist()
+    weights = load_file(run / "model.safetensors")
+    assert {key.split(".")[2] for key in weights if key.startswith("encoder.towers.")} == {"0", "1"}
+    if task == "segment":
+        assert len(list((run / "predictions").iterdir())) == len(tested)
+
+
+def pretrained(data: Path, folder: Path, towers: tuple[str, ...]) -> Path:
+    """What `medssl pretrain cmcl` leaves: an encoder for each modality, the first also as encoder.safetensors."""
+    setup = set_up(options("segment", data, folder, modalities=()))
+    folder.mkdir()
+    names = {name: f"encoder-{name}.safetensors" for name in towers}
+    for number, file in enumerate(names.values()):
+        torch.manual_seed(number)
+        state = export_state(build_encoder(setup.config))
+        save_file(state, folder / file)
+        if number == 0:
+            save_file(state, folder / "encoder.safetensors")
+    kept = to_table(ModelOptions()) | {"dims": 0, "channels": 0, "value_range": 0}
+    encoder = {k: v for k, v in to_table(setup.config).items() if k in kept}
+    card = {"format": files.FORMAT, "encoder": encoder, "preprocessing": Store(data).plan.contract()}
+    files.write_json(
+        folder / "encoder.json", card | {"method": "cmcl", "steps": 10} | ({"towers": names} if names else {})
+    )
+    return folder
+
+
+def begins_with(data: Path, out: Path, init: str) -> list[dict[str, torch.Tensor]]:
+    return [export_state(tower) for tower in build(set_up(options("segment", data, out, init=init))).encoder.towers]
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_each_encoder_begins_with_that_of_its_modality(data: Path, tmp_path: Path) -> None:
+    run = pretrained(data, tmp_path / "cmcl", ("MR-T1", "CT"))  # in another order than it is asked for
+    ct, mr = (load_file(run / f"encoder-{name}.safetensors") for name in BOTH)
+    assert not equal(ct, mr)
+    first, second = begins_with(data, tmp_path, str(run))
+    assert equal(first, ct) and equal(second, mr)
+    first, second = begins_with(data, tmp_path, str(run / "encoder-CT.safetensors"))  # one file begins all
+    assert equal(first, ct) and equal(second, ct)
+
+
+def test_a_run_that_lacks_a_modality_is_refused(data: Path, tmp_path: Path) -> None:
+    run = pretrained(data, tmp_path / "cmcl", ("CT", "MR-T2"))
+    with pytest.raises(UserError, match=r"the run has no encoder of modality 'MR-T1'.*it has CT, MR-T2"):
+        set_up(options("segment", data, tmp_path, init=str(run)))
+
+
+def test_a_modality_that_no_labelled_patient_has_is_refused(data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in data.iterdir():
+        if path.name != "index.parquet":
+            (other / path.name).symlink_to(path)
+    frame = pl.read_parquet(data / "index.parquet")
+    rare = (pl.col("modality") == "MR-T1") & (pl.col("split") != "test")
+    frame.with_columns(
+        pl.when(rare).then(pl.lit("MR-T2")).otherwise(pl.col("modality")).alias("modality")
+    ).write_parquet(other / "index.parquet")
+    with pytest.raises(UserError, match="no labelled training patient has a scan of modality 'MR-T1'"):
+        set_up(options("segment", other, tmp_path))
