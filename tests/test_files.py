@@ -108,7 +108,10 @@ def test_a_folder_whose_first_files_are_there_may_be_finished(tmp_path):
             pass
 
 
-def test_a_place_where_no_folder_can_be_made_is_told(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="no folder can be made here"), atomic(tmp_path / "file" / "x" / "y.png"):
+def test_a_place_where_no_folder_can_be_made_is_told(tmp_path, monkeypatch):
+    def refuse(self, *given, **named):
+        raise FileNotFoundError(2, "No such file or directory", str(self))  # what /proc says
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
+    with pytest.raises(UserError, match="no folder can be made here"), atomic(tmp_path / "x" / "y.png"):
         raise AssertionError("nothing is written")

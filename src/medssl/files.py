@@ -23,7 +23,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what was written there becomes ``path`` if no error came."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, NotADirectoryError, FileExistsError):
+    except FileNotFoundError:  # within /proc, say
         raise UserError("no folder can be made here", path.parent, "choose another place to write to") from None
     # The process in the name: two writers of one file never share a half-written one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -23,6 +23,7 @@ from medssl.losses.discriminate import discriminate_bce, discriminate_supcon
 from medssl.losses.reconstruction import absolute_error
 from medssl.networks.decoder import Decoder
 from medssl.networks.heads import Projector, pool
+from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
 from medssl.rng import Rng
