@@ -1,11 +1,9 @@
 """Two gloo ranks: gathered rows, their gradients, averaged gradients, absent ones as zeros; one changes nothing."""
 
-import socket
-
 import torch
-import torch.multiprocessing as mp
 
 from medssl import distributed
+from two_ranks import two_ranks
 
 
 def test_one_process_is_the_identity():
@@ -22,9 +20,7 @@ def _shared_loss(rows, whole):
     return (rows @ whole.T).pow(2).mean()
 
 
-def _rank(rank, port, results):
-    store = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+def _share(rank):
     x = torch.full((2, 3), float(rank))
     a = torch.nn.Parameter(torch.zeros(2, 2, 3, 3).to(memory_format=torch.channels_last))
     b, frozen = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(1), requires_grad=False)
@@ -44,18 +40,11 @@ def _rank(rank, port, results):
     ok &= torch.equal(mine.grad / 2, 3 * mine.detach() ** 2)  # both ranks' gradients, as an average will halve them
     rows = torch.arange(8.0).view(4, 2)[2 * rank : 2 * rank + 2].requires_grad_()
     _shared_loss(rows, distributed.gather_rows(rows)).backward()
-    results[rank] = (ok, float(a.grad.mean()), b.grad.tolist(), a.grad.stride() == strides, rows.grad.tolist())
-    torch.distributed.destroy_process_group()
+    return ok, float(a.grad.mean()), b.grad.tolist(), a.grad.stride() == strides, rows.grad.tolist()
 
 
-def test_two_ranks(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_rank, args=(port, results), nprocs=2)
-        found = dict(results)
+def test_two_ranks():
+    found = two_ranks(_share)
     assert [found[r][:4] for r in (0, 1)] == [(True, 1.5, [2.0, 2.0, 2.0], True)] * 2
     rows = torch.arange(8.0).view(4, 2).requires_grad_()
     (2 * _shared_loss(rows, rows)).backward()  # the sum of both ranks' means is twice the mean over all

@@ -1,14 +1,12 @@
 """Two gloo ranks with uneven shares of a batch have the terms and the gradients of one process."""
 
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
 from cmcl_case import batch_of, make, views_of
 
 from medssl import distributed
 from medssl.contract import backpropagate
+from two_ranks import two_ranks
 
 ALL = {"local_weight": 0.5, "learn_temperature": True}
 # Where the second rank's share begins. Studies that ranks share meet in the global form only; in the last case the
@@ -30,26 +28,17 @@ def learnt(options, rows):
     return {k: float(v) for k, v in terms.items()}, [None if p.grad is None else p.grad for p in model.parameters()]
 
 
-def _rank(rank, port, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _share(rank):
     found = {}
     for name, (border, options) in CASES.items():
         terms, grads = learnt(options, range(border, 6) if rank else range(border))
         found[name] = terms, [g.tolist() for g in grads]
-    results[rank] = found
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def both():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_rank, args=(port, results), nprocs=2)
-        return dict(results)
+    return two_ranks(_share)
 
 
 @pytest.mark.parametrize("name", CASES)

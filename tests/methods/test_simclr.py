@@ -1,11 +1,9 @@
 """SimCLR against Eq. 1, written out number by number in float64, and what must not change it."""
 
 import math
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from medssl import distributed
 from medssl.contract import Batch, Term, backpropagate, one_graph
@@ -13,6 +11,7 @@ from medssl.errors import UserError
 from medssl.methods.pcrl import PCRL
 from medssl.methods.simclr import SimCLR
 from medssl.rng import Rng
+from two_ranks import two_ranks
 
 TINY = {"encoder": "unet", "width": 4}
 
@@ -97,21 +96,12 @@ def _gradients(model, rows, start=0):
     return loss, {n: p.grad.numpy() for n, p in model.named_parameters()}
 
 
-def _rank(rank, port, results):
-    store = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    results[rank] = _gradients(make(norm="group").double(), slice(2 * rank, 2 * rank + 2), 2 * rank)
-    torch.distributed.destroy_process_group()
+def _share(rank):
+    return _gradients(make(norm="group").double(), slice(2 * rank, 2 * rank + 2), 2 * rank)
 
 
 def test_two_ranks_learn_what_one_process_would():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_rank, args=(port, results), nprocs=2)
-        found = dict(results)
+    found = two_ranks(_share)
     loss, gradients = _gradients(make(norm="group").double(), slice(0, 4))
     assert (found[0][0] + found[1][0]) / 2 == pytest.approx(loss, abs=1e-10)
     for name, gradient in gradients.items():
