@@ -1,6 +1,6 @@
 """A model's configuration from three sides: what a person chose, what the plan says, what the data set's size asks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,10 +8,23 @@ import torch
 
 from medssl.config import ModelConfig, ModelOptions, replace, to_table
 from medssl.data.store import Store
+from medssl.methods import resolve
 from medssl.networks.pyramid import build_encoder
 from medssl.stages.limits import check_size
+from medssl.stages.options.train import Pretrain
+from medssl.stages.paired import Reader, from_data
 
 C = TypeVar("C", bound=ModelConfig)
+
+
+def method_config(
+    options: Pretrain, settings: Mapping[str, Any] | None, store: Store, rows: Sequence[int]
+) -> tuple[Any, Any, Reader | None]:
+    """The method's class, its configuration on these scans, and the tokenizer of their reports where it reads them."""
+    kind, method = resolve(options.method)
+    given, reader = from_data(kind, settings, store, rows)
+    config = model_config(kind, options.model, store, len(rows), options.steps, options.loop.batch, given)
+    return method, config, reader
 
 
 def model_config(

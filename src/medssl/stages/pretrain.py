@@ -24,14 +24,13 @@ from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.collapse import warning
 from medssl.evaluate.modality import by_mean_intensity
 from medssl.loading import WEIGHTS
-from medssl.methods import resolve
 from medssl.networks.pyramid import Pyramid
-from medssl.stages.configure import model_config
+from medssl.stages.configure import method_config
 from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples, write_seen
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.paired import Paired, Reader, check_batch, from_data, paired_data, sampler, save_reader, watched
+from medssl.stages.paired import Paired, Reader, check_batch, paired_data, sampler, save_reader, watched
 from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
@@ -50,9 +49,7 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
     fabric = machine.make_fabric(hardware, options.loop.deterministic)
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
-    config_kind, method_kind = resolve(options.method)
-    settings, reader = from_data(config_kind, settings, store, rows)
-    config = model_config(config_kind, options.model, store, len(rows), options.steps, options.loop.batch, settings)
+    method_kind, config, reader = method_config(options, settings, store, rows)
     with files.locked(options.out, "RUN") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
@@ -79,9 +76,8 @@ def check(options: Pretrain, settings: Mapping[str, Any] | None = None) -> None:
 def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
-    kind, method = resolve(options.method)
-    settings, _ = from_data(kind, settings, store, rows)
-    built = method(model_config(kind, options.model, store, len(rows), options.steps, options.loop.batch, settings))
+    method, config, _ = method_config(options, settings, store, rows)
+    built = method(config)
     _check_scans(options, built, store, rows)
     Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
 
