@@ -42,6 +42,13 @@ def test_arms_by_configuration_differ_in_their_own_options_only(tmp_path):
     assert contrast.options.model == long.options.model and contrast.options.model.width == 8
 
 
+def test_the_command_line_may_take_a_part_of_the_recipes_arms(tmp_path):
+    arms = {"contrast_only": {"method": "pcrl", "rebuild_weight": 0.0}, "long": {"method": "pcrl", "steps": 90}}
+    write_toml(tmp_path / "r.toml", {"data": "d", "pretrain": arms})
+    found = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", arms=("scratch", "long")))
+    assert [arm.name for arm in found.arms] == ["scratch", "long"]
+
+
 def test_everything_wrong_with_a_recipe_is_told_at_once(tmp_path):
     write_toml(tmp_path / "r.toml", {"sedes": 3, "margin": "small", "n_labels": [4, 4], "task": "regress"})
     told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))

@@ -83,7 +83,7 @@ def read_recipe(options: Study) -> Recipe:
     if "data" not in top:
         errors.append(UserError("no data named", "--data", "give the folder that `medssl prepare` filled"))
     raise_all(errors)  # what follows relies on these
-    arms, wrong = _arms(top, pretrain, named, where)
+    arms, wrong = _arms(top, pretrain, named, where, given="arms" in given)
     tuned, more = _filled(Finetune, finetune, top, _place(where, "finetune"), task=top["task"], target=top["target"])
     raise_all([*wrong, *more])
     values = {f.name: top[f.name] for f in fields(Recipe) if f.name in top and f.name != "arms"}
@@ -123,8 +123,9 @@ def _tables(
 
 
 def _arms(
-    top: Mapping[str, Any], shared: Mapping[str, Any], named: Mapping[str, Mapping], where: Path | None
+    top: Mapping[str, Any], shared: Mapping[str, Any], named: Mapping[str, Mapping], where: Path | None, *, given: bool
 ) -> tuple[tuple[Arm, ...], list[UserError]]:
+    """Every arm that is named, and what is wrong; ``given``: the command line names them, not the recipe."""
     arms, errors, words = [], [], list(top["arms"])
     for word in words:
         name, equals, run = word.partition("=")
@@ -147,7 +148,8 @@ def _arms(
         errors.append(UserError("no arm 'scratch'", "--arms", "add it: the others are compared to it"))
     elif len(words) < 2:
         errors.append(UserError("nothing to compare to scratch", "--arms", "add a method, or NAME=RUN"))
-    unused = [name for name in named if name not in names]
+    # A command line may take a part of the recipe; a recipe that contradicts itself is a slip.
+    unused = [name for name in named if name not in names and not given]
     errors += [UserError(f"[pretrain.{n}] is no arm of the study", where, f"add {n} to arms") for n in unused]
     return tuple(arms), errors
 
