@@ -126,7 +126,3 @@ def _machine_fault(error: Exception) -> str | None:
     what, fix = fixes[error.errno]
     place = f" ({error.filename})" if error.filename else ""
     return f"{what}{place}: {fix}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -32,7 +32,7 @@ def test_killed_and_run_again(twins: tuple[Path, Path], workers: int) -> None:
     command = [
         sys.executable,
         "-m",
-        "medssl.cli",
+        "medssl",
         "prepare",
         str(killed),
         "--spacing-mm",

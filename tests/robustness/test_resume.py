@@ -57,7 +57,7 @@ def assert_same_run(run: Path, other: Path) -> None:
 def command(options: Pretrain) -> list[str]:
     loop, model = options.loop, options.model
     text = (
-        f"-m medssl.cli pretrain pcrl --data {options.data} --out {options.out} --steps {options.steps} "
+        f"-m medssl pretrain pcrl --data {options.data} --out {options.out} --steps {options.steps} "
         f"--probe-every {options.probe_every} --width {model.width} --patch {model.patch[0]} {model.patch[1]} "
         f"--batch {loop.batch} --workers 2 --log-every {loop.log_every} --save-every-steps {loop.save_every_steps} "
         f"--device {loop.device} --threads {loop.threads}"
