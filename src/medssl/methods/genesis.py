@@ -14,8 +14,7 @@ from medssl.config import ModelConfig, from_table
 from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.reconstruction import rebuild_error
-from medssl.networks.decoder import decoder_for
-from medssl.networks.norms import evaluating
+from medssl.networks.decoder import decoder_for, rebuilt_beside
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
 from medssl.rng import Rng
@@ -97,6 +96,4 @@ class Genesis(Method):
 
     def rebuild_samples(self, views: Views) -> dict[str, Any]:
         """What the report shows: (b, C, *s) view, target, rebuilt."""
-        with evaluating(self):
-            rebuilt = self.decoder(self.encoder(views["x1"]))
-        return {"view": views["x1"], "target": views["target1"], "rebuilt": rebuilt}
+        return rebuilt_beside(self, views["x1"], views["target1"])

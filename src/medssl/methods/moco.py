@@ -5,8 +5,8 @@ follows the trained one slowly; so many negatives need no large batch. PCRL with
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import info_nce, unit
 from medssl.networks.heads import Projector, pool
-from medssl.networks.momentum import KeyQueue, fit_queue, frozen_copy, move_towards, sample_shuffle, teach
+from medssl.networks.momentum import FittedQueue, KeyQueue, frozen_copy, move_towards, sample_shuffle, teach
 from medssl.networks.norms import set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
@@ -27,7 +27,7 @@ from medssl.views.pose import before_turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoConfig(ModelConfig):
+class MoCoConfig(FittedQueue, ModelConfig):
     """MoCo v2's options; defaults are the paper's unless they say otherwise."""
 
     queue: int | None = None
@@ -52,13 +52,6 @@ class MoCoConfig(ModelConfig):
             embed_dim=self.embed_dim < 1,
             batch_groups=self.batch_groups < 1,
         )
-
-    def fitted(self, images: int, steps: int, batch: int) -> Self:
-        """Queue and momentum that suit this many training images and steps of this batch, where none is given."""
-        # Paper and published code: 65536 keys, m = .999, for a million images.
-        # Ours: what suits the data and the run, by the rule that PCRL follows (ADR 0008).
-        queue, momentum = fit_queue(self.queue, self.momentum, images, steps, batch)
-        return replace(self, queue=queue, momentum=momentum)
 
 
 class MoCo(Method):

@@ -7,8 +7,8 @@ that a code t prescribes. The numbered equations are in ``PCRL.losses``.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from medssl.networks.attention import TransformAttention
 from medssl.networks.balance import GradientBalance
 from medssl.networks.decoder import decoder_for
 from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
-from medssl.networks.momentum import KeyQueue, fit_queue, frozen_copy, move_towards, sample_shuffle, teach
+from medssl.networks.momentum import FittedQueue, KeyQueue, frozen_copy, move_towards, sample_shuffle, teach
 from medssl.networks.norms import evaluating, set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
@@ -37,7 +37,7 @@ LEARNERS = {"encoder", "projector", "patch_projector"}  # what the teacher holds
 
 
 @dataclass(frozen=True, kw_only=True)
-class PCRLConfig(ModelConfig):
+class PCRLConfig(FittedQueue, ModelConfig):
     """PCRL's options; defaults are the paper's unless they say otherwise."""
 
     contrast: Literal["image", "patch", "both"] = "image"
@@ -90,13 +90,6 @@ class PCRLConfig(ModelConfig):
         if self.contrast_weight == 0 and self.rebuild_weight in (0, "balanced"):
             found.append(UserError("nothing is left to learn", fix="give contrast or reconstruction a weight"))
         return found
-
-    def fitted(self, images: int, steps: int, batch: int) -> Self:
-        """Queue and momentum that suit this many training images and steps of this batch, where none is given."""
-        # Paper: 16384 keys, m = .999. Published code: the same for every data set.
-        # Ours: a teacher that reaches back over 5 % of a short run; no key that it has left behind (ADR 0008).
-        queue, momentum = fit_queue(self.queue, self.momentum, images, steps, batch)
-        return replace(self, queue=queue, momentum=momentum)
 
 
 class PCRL(Method):

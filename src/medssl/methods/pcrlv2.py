@@ -19,9 +19,8 @@ from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import simsiam
 from medssl.losses.reconstruction import rebuild_error
-from medssl.networks.decoder import LevelImage, decoder_for
+from medssl.networks.decoder import LevelImage, decoder_for, rebuilt_beside
 from medssl.networks.heads import Comparer
-from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
 from medssl.rng import Rng
@@ -158,9 +157,7 @@ class PCRLv2(Method):
 
     def rebuild_samples(self, views: Views) -> dict[str, Any]:
         """What the report shows: (b, C, *s) view, target, rebuilt."""
-        with evaluating(self):
-            rebuilt = self.decoder(self.encoder(views["x1"]))
-        return {"view": views["x1"], "target": views["target1"], "rebuilt": rebuilt}
+        return rebuilt_beside(self, views["x1"], views["target1"])
 
 
 def part_size(size: Sequence[int], stride: Sequence[int], norm: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 
 from medssl.config import ModelConfig
-from medssl.networks.norms import NormName, set_norm
+from medssl.networks.norms import NormName, evaluating, set_norm
 from medssl.networks.pyramid import Pyramid, in_safe_precision
 
 
@@ -91,6 +91,13 @@ def decoder_for(
     up: Any = "transposed" if config.encoder == "poolunet" else "nearest"
     shape = (encoder.channels, encoder.strides, config.dims, config.channels)
     return Decoder(*shape, skips=skips, head=end, up=up, norm=config.norm)
+
+
+def rebuilt_beside(model: Any, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """``view`` (b, C, *s), its ``target``, and what ``model.decoder`` makes of ``model.encoder``'s maps of it."""
+    with evaluating(model):
+        rebuilt = model.decoder(model.encoder(view))
+    return {"view": view, "target": target, "rebuilt": rebuilt}
 
 
 class LevelImage(nn.Module):

@@ -1,7 +1,8 @@
 """The momentum encoder and the queue of its keys."""
 
 import copy
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +13,7 @@ from medssl.networks.norms import NormName
 from medssl.rng import Rng
 
 M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
 
 LARGEST = 16384  # keys of a queue, as published for PCRL
 SLOWEST = 0.999  # momentum, as published for MoCo and PCRL
@@ -26,6 +28,18 @@ def fit_queue(queue: int | None, momentum: float | None, images: int, steps: int
     momentum = min(SLOWEST, max(0.9, 1 - 20 / steps)) if momentum is None else momentum
     fresh = max(4 * batch, round(FRESH * batch / (1 - momentum)))
     return queue or max(1, min(LARGEST, images, fresh)), momentum
+
+
+class FittedQueue:
+    """Of a configuration with a ``queue`` and a ``momentum``: what suits the data and the run, where none is given."""
+
+    # MoCo: 65536 keys, m = .999, for a million images. PCRL: 16384 keys, m = .999, for every data set.
+    # Ours: a teacher that reaches back over 5 % of a short run; no key that it has left behind (ADR 0008).
+    def fitted(self: C, images: int, steps: int, batch: int) -> C:
+        """The same for this many training images and steps of this batch."""
+        config: Any = self
+        queue, momentum = fit_queue(config.queue, config.momentum, images, steps, batch)
+        return replace(config, queue=queue, momentum=momentum)
 
 
 def frozen_copy(module: M) -> M:

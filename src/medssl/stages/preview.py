@@ -12,13 +12,12 @@ from medssl.contract import Views
 from medssl.data.store import Store
 from medssl.errors import UserError, raise_all
 from medssl.files import atomic
-from medssl.methods import resolve
 from medssl.rng import Rng
-from medssl.stages.configure import model_config
+from medssl.stages.configure import method_config
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Preview
 from medssl.stages.options.train import Pretrain
-from medssl.stages.paired import from_data, paired_data, sampler
+from medssl.stages.paired import paired_data, sampler
 
 TILE = 192  # pixels
 GAP = 6
@@ -30,15 +29,14 @@ def run(options: Preview) -> Path:
     raise_all(out_of_range(options))
     if options.out is not None and options.out.is_dir():
         raise UserError("--out is a folder", options.out, "name a picture in it")
-    kind, method_class = resolve(options.method)
     store = Store(options.data)
     rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
-    settings, reader = from_data(kind, None, store, rows)
-    chosen = ModelOptions(seed=options.seed)
-    config = model_config(kind, chosen, store, len(rows), steps=1000, batch=16, settings=settings)
+    model = ModelOptions(seed=options.seed)
+    job = Pretrain(method=options.method, data=options.data, out=options.data, model=model)
+    method_class, config, reader = method_config(job, None, store, rows)
     method = method_class(config)
     region = method.region()
-    draw = sampler(paired_data(method, store, rows, None, reader, tell=False), Pretrain.foreground)
+    draw = sampler(paired_data(method, store, rows, None, reader, tell=False), job.foreground)
     samples = draw(store, rows, region=region, batch=options.rows, steps=1, seed=options.seed)
     batch = next(iter(samples))
     views = method.views(batch, Rng(options.seed, 0))
