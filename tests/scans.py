@@ -1,6 +1,7 @@
 """A small folder of pictures with a label, as a person would have it, and what index and prepare make of it."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +36,20 @@ def prepared_pictures(folder: Path, count: int = 24) -> Path:
     return prepare.run(Prepare(data=data, workers=1))
 
 
-def two_modalities(folder: Path, kinds: list[str], patients: int = 0) -> Path:
+def two_modalities(folder: Path, kinds: list[str], patients: int = 0, **columns: Sequence[str]) -> Path:
     """DATA of pictures; picture i is of modality ``kinds[i]``, though its path names others.
 
-    Each is its own patient, or there are ``patients``, each with pictures in a row.
+    Each is its own patient, or there are ``patients``, each with pictures in a row; ``columns`` are further ones of the
+    table.
     """
     scans = write_pictures(folder / "scans", len(kinds))
     (scans / "dataset1").mkdir()
-    rows = [["path", "patient_id", "modality"]]
+    rows = [["path", "patient_id", "modality", *columns]]
     for i, kind in enumerate(kinds):
         name = f"dataset1/{i:02}_{'t1ce' if kind == 'CR' else 'flair_mr'}.png"
         (scans / f"{i:02}.png").rename(scans / name)
-        rows.append([name, f"p{i * (patients or len(kinds)) // len(kinds):02}", kind])
+        told = [values[i] for values in columns.values()]
+        rows.append([name, f"p{i * (patients or len(kinds)) // len(kinds):02}", kind, *told])
     with (scans / "labels.csv").open("w", newline="") as handle:
         csv.writer(handle).writerows(rows)
     data = index.run(Index(scans=scans, out=folder / "data", workers=1))

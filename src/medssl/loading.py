@@ -24,15 +24,19 @@ WEIGHTS = "encoder.safetensors"
 Scan = str | Path | Volume | np.ndarray | Tensor
 
 
-def load(run: str | Path) -> "Encoder":
-    """The encoder of a finished run (its folder, or an encoder.safetensors with its encoder.json beside it)."""
-    weights = find_weights(run)
+def load(run: str | Path, modality: str | None = None) -> "Encoder":
+    """The encoder of a finished run (its folder, or an encoder.safetensors with its encoder.json beside it).
+
+    ``modality``: of the scans it will see. A run of several modalities (`medssl pretrain cmcl`) has an encoder for
+    each, and gives the first where none is named.
+    """
+    weights = find_weights(run) if modality is None else weights_for(run, modality)
     card = read_card(weights)
     config = from_table(ModelConfig, card["encoder"], card_of(weights))
     network = build_encoder(config)
     load_state(network, read_weights(weights), weights)
     network.eval()
-    return Encoder(network, config, Plan.from_contract(card["preprocessing"]))
+    return Encoder(network, config, Plan.from_contract(card["preprocessing"]), modality or "")
 
 
 def find_weights(run: str | Path) -> Path:
@@ -45,6 +49,35 @@ def find_weights(run: str | Path) -> Path:
         raise UserError(f"no {WEIGHTS}", path, "run the same `medssl pretrain` again to finish it")
     what = f"no {WEIGHTS}" if path.is_dir() else "no such encoder"
     raise UserError(what, path, f"give a run folder of `medssl pretrain`, or its {WEIGHTS} with encoder.json beside it")
+
+
+def towers_of(run: str | Path) -> dict[str, Path]:
+    """The weights of each modality's encoder, where a run folder has several that differ; else empty.
+
+    A file that is named itself is meant as it is, and towers that share all are one encoder.
+    """
+    if not Path(run).is_dir():
+        return {}
+    weights = find_weights(run)
+    card = read_card(weights)
+    named = card.get("towers", {})
+    if len(named) < 2 or card.get("method_config", {}).get("share") == "all":
+        return {}
+    return {modality: weights.with_name(name) for modality, name in named.items()}
+
+
+def weights_for(run: str | Path, modality: str) -> Path:
+    """The weights that scans of ``modality`` go through: their own where a run has several, else its only ones."""
+    towers = towers_of(run)
+    if not towers:
+        return find_weights(run)
+    if modality not in towers:
+        what = f"the run has no encoder of modality '{modality or 'unknown'}'"
+        named = ", ".join(name or "unknown" for name in towers)
+        raise UserError(what, run, f"it has {named}; to use one of them all the same, name its file")
+    if not towers[modality].is_file():
+        raise UserError("the file is missing", towers[modality], "copy the whole run folder")
+    return towers[modality]
 
 
 def read_weights(weights: Path) -> dict[str, Tensor]:
@@ -83,13 +116,14 @@ class Encoder(nn.Module):
     A scan is a path (file, or folder of one DICOM series), a ``medssl.volume.Volume``, or an array: (X, Y, Z) or
     (H, W), or either with channels first. Arrays need ``spacing_mm`` or an ``affine`` (4, 4) to RAS mm if the encoder
     was trained at a spacing. Values are physical: HU for CT. ``network`` is the bare pyramid, for training.
+    ``modality``: of scans that name none.
     """
 
     network: Pyramid
 
-    def __init__(self, network: Pyramid, config: ModelConfig, plan: Plan) -> None:
+    def __init__(self, network: Pyramid, config: ModelConfig, plan: Plan, modality: str = "") -> None:
         super().__init__()
-        self.network, self.config, self.plan = network, config, plan
+        self.network, self.config, self.plan, self.modality = network, config, plan, modality
 
     def forward(self, scan: Scan, **how: Any) -> Tensor:
         """Features (d,): the coarsest map, averaged over the whole scan. ``how`` as for ``prepared``."""
@@ -143,8 +177,8 @@ class Encoder(nn.Module):
     def _modality(self, given: str) -> str:
         """NIfTI and arrays name no modality; it matters where the encoder treats several of them differently."""
         known = [name for name in self.plan.modality if name != OTHER]
-        if given or not known:
-            return given
+        if given or self.modality or not known:
+            return given or self.modality
         if len(known) > 1:
             raise UserError("the scan names no modality", fix=f"give modality=, one of {', '.join(known)}")
         return known[0]

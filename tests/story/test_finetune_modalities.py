@@ -7,18 +7,16 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from medssl import files
-from medssl.config import ModelOptions, replace, to_table
-from medssl.data.store import Store
+from medssl.config import ModelOptions, replace
 from medssl.errors import UserError
-from medssl.networks.pyramid import build_encoder
 from medssl.networks.weights import export_state
 from medssl.stages import finetune, index, phantom, prepare
 from medssl.stages.finetune_setup import build, set_up
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.train import Finetune, LoopOptions
+from tower_files import equal, weights, write_run
 
 BOTH = ("CT", "MR-T1")
 
@@ -59,37 +57,13 @@ def test_the_result_tells_all_each_alone_and_each_left_out(data: Path, tmp_path:
         assert len(list((run / "predictions").iterdir())) == len(tested)
 
 
-def pretrained(data: Path, folder: Path, towers: tuple[str, ...]) -> Path:
-    """What `medssl pretrain cmcl` leaves: an encoder for each modality, the first also as encoder.safetensors."""
-    setup = set_up(options("segment", data, folder, modalities=()))
-    folder.mkdir()
-    names = {name: f"encoder-{name}.safetensors" for name in towers}
-    for number, file in enumerate(names.values()):
-        torch.manual_seed(number)
-        state = export_state(build_encoder(setup.config))
-        save_file(state, folder / file)
-        if number == 0:
-            save_file(state, folder / "encoder.safetensors")
-    kept = to_table(ModelOptions()) | {"dims": 0, "channels": 0, "value_range": 0}
-    encoder = {k: v for k, v in to_table(setup.config).items() if k in kept}
-    card = {"format": files.FORMAT, "encoder": encoder, "preprocessing": Store(data).plan.contract()}
-    files.write_json(
-        folder / "encoder.json", card | {"method": "cmcl", "steps": 10} | ({"towers": names} if names else {})
-    )
-    return folder
-
-
 def begins_with(data: Path, out: Path, init: str) -> list[dict[str, torch.Tensor]]:
     return [export_state(tower) for tower in build(set_up(options("segment", data, out, init=init))).encoder.towers]
 
 
-def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[key], two[key]) for key in two)
-
-
 def test_each_encoder_begins_with_that_of_its_modality(data: Path, tmp_path: Path) -> None:
-    run = pretrained(data, tmp_path / "cmcl", ("MR-T1", "CT"))  # in another order than it is asked for
-    ct, mr = (load_file(run / f"encoder-{name}.safetensors") for name in BOTH)
+    run = write_run(tmp_path / "cmcl", data, ("MR-T1", "CT"))  # in another order than it is asked for
+    ct, mr = (weights(run, name) for name in BOTH)
     assert not equal(ct, mr)
     first, second = begins_with(data, tmp_path, str(run))
     assert equal(first, ct) and equal(second, mr)
@@ -98,7 +72,7 @@ def test_each_encoder_begins_with_that_of_its_modality(data: Path, tmp_path: Pat
 
 
 def test_a_run_that_lacks_a_modality_is_refused(data: Path, tmp_path: Path) -> None:
-    run = pretrained(data, tmp_path / "cmcl", ("CT", "MR-T2"))
+    run = write_run(tmp_path / "cmcl", data, ("CT", "MR-T2"))
     with pytest.raises(UserError, match=r"the run has no encoder of modality 'MR-T1'.*it has CT, MR-T2"):
         set_up(options("segment", data, tmp_path, init=str(run)))
 

@@ -1,6 +1,7 @@
 """medssl embed: one feature vector a scan, for whoever wants to plot, search or classify."""
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from medssl.data.store import Store
 from medssl.engine.machine import choose
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.features import embed
-from medssl.loading import load
+from medssl.loading import Encoder, load, towers_of
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.train import Embed
 
@@ -19,24 +20,39 @@ from medssl.stages.options.train import Embed
 def run(options: Embed) -> Path:
     """Write features.parquet (item, patient, split, labels, features) and features.npz (item, features)."""
     raise_all(out_of_range(options))
-    encoder = load(options.run)
     store = Store(options.data)
-    different = store.plan.differences(encoder.plan.contract())
-    if different:
-        fix = "write its values into plan.toml of the data and run `medssl prepare` again"
-        raise UserError(f"the encoder expects other preprocessing: {'; '.join(different)}", options.run, fix)
+    parts = _parts(options.run, store)
     device = choose(options.device).device
-    encoder.to(device)
     with files.locked(options.out, "FEATURES"):
-        features = embed(
-            encoder.network, store, range(len(store)),
-            patch=encoder.config.size, batch=options.batch, device=device,
-        )  # fmt: skip
+        found = [
+            embed(
+                encoder.to(device).network, store, rows,
+                patch=encoder.config.size, batch=options.batch, device=device,
+            )
+            for encoder, rows in parts
+        ]  # fmt: skip
+        features = np.empty((len(store), found[0].shape[1]), np.float32)
+        for (_, rows), part in zip(parts, found, strict=True):
+            features[rows] = part
         _write(options.out, store.items, features)
     print(
         f"{len(features)} scans, {features.shape[1]} features each: {options.out / 'features.parquet'}", file=sys.stderr
     )
     return options.out
+
+
+def _parts(run: Path, store: Store) -> list[tuple[Encoder, list[int]]]:
+    """Encoders and the rows that go through them: each modality's through its own, where a run has several."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    own = bool(towers_of(run))
+    for row, code in enumerate(store.modalities):
+        rows[store.modality_names[code] if own else ""].append(row)
+    parts = [(load(run, name if own else None), chosen) for name, chosen in rows.items()]
+    different = store.plan.differences(parts[0][0].plan.contract())
+    if different:
+        fix = "write its values into plan.toml of the data and run `medssl prepare` again"
+        raise UserError(f"the encoder expects other preprocessing: {'; '.join(different)}", run, fix)
+    return parts
 
 
 def _write(folder: Path, items: pl.DataFrame, features: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from medssl.data.several import FusedStore, check_modalities, present_of
 from medssl.data.store import Store
 from medssl.data.subset import Subset
 from medssl.errors import UserError
-from medssl.loading import WEIGHTS, find_weights, read_card
+from medssl.loading import find_weights, towers_of, weights_for
 
 # Items with a modality among those kept are predicted from these alone; the rest cannot be.
 Scorer = Callable[[list[int], list[int]], float]  # rows, modalities kept → the metric
@@ -47,26 +47,21 @@ def check_subset(store: Store, subset: Subset) -> None:
         raise UserError(what, "--modalities", "leave it out, or choose more patients")
 
 
-def initial_weights(init: str, modalities: Sequence[str]) -> list[Path]:
-    """The files that encoders begin with, one for each modality; of one encoder the same; none for scratch.
+def initial_weights(init: str, modalities: Sequence[str], there: Sequence[str]) -> list[Path]:
+    """The files that encoders begin with, one for each of ``modalities``, without any one; none for scratch.
 
-    A run of several modalities (`medssl pretrain cmcl`) has an encoder for each: then each takes its own.
+    A run of several modalities has an encoder for each, and each begins with its own. One encoder for scans of several
+    modalities (those that are ``there``) begins with the first of the run, and that is told.
     """
     if init == "scratch":
         return []
-    weights = find_weights(init)
-    towers = read_card(weights).get("towers") if weights.name == WEIGHTS else None
-    if not modalities or not towers:
-        return [weights] * max(1, len(modalities))
-    missing = [name for name in modalities if name not in towers]
-    if missing:
-        fix = f"it has {', '.join(towers)}; name one of its files to begin all encoders with it"
-        raise UserError(f"the run has no encoder of modality '{missing[0]}'", init, fix)
-    paths = [weights.with_name(towers[name]) for name in modalities]
-    for path in paths:
-        if not path.is_file():
-            raise UserError("the file is missing", path, "copy the whole run folder")
-    return paths
+    towers = towers_of(init)
+    if towers and not modalities and len(there) > 1:
+        seen = ", ".join(name or "unknown" for name in there)
+        told = f"one encoder learns from {seen} and begins with that of {next(iter(towers))}"
+        print(f"warning: {told}; --modalities gives each modality its own", file=sys.stderr)
+        return [find_weights(init)]
+    return [weights_for(init, name) for name in modalities or there[:1]]
 
 
 def with_fewer(store: Store, rows: Sequence[int], score: Scorer) -> dict[str, Any]:

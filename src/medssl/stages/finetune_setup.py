@@ -58,7 +58,9 @@ def set_up(options: Finetune) -> Setup:
     subset = draw_subset(store.items, strata, options.n_labels, options.subset_seed)
     _check_classes(truth, subset, options.task)
     check_subset(store, subset)
-    init = initial_weights(options.init, options.modalities)
+    rows = [*subset.train, *subset.val, *subset.test]
+    there = sorted({store.modality_names[code] for code in store.modalities[rows]})
+    init = initial_weights(options.init, options.modalities, there)
     card = _described(init[0], store) if init else None
     config = _config(options, _model(options, store, card), truth, subset)
     return Setup(store, truth, subset, config, init, _initial(init, card))

@@ -98,7 +98,8 @@ class Finetune:
     out: Path
     """Folder of the run. The same command again resumes it."""
     init: str = "scratch"
-    """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch."""
+    """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch. A run of cmcl has an encoder for each
+    modality: that of the scans is taken."""
     modalities: tuple[str, ...] = ()
     """Two or more modalities of each patient and study to learn from together, an encoder each, such as CT MR-T1; a
     patient may lack some. By default all scans go through one encoder. A run of cmcl gives each its own encoder."""
@@ -138,7 +139,7 @@ class Embed:
     """Write the features of every scan: features.parquet and features.npz."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a run, or an encoder.safetensors."""
+    """Folder of a run, or an encoder.safetensors. Of a run of cmcl each scan goes through its modality's encoder."""
     data: Path
     """Folder that `medssl prepare` filled."""
     out: Path
