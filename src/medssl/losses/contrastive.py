@@ -5,6 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from medssl.losses.tiled import tiled_info_nce
+
+TILED = 2**17  # similarities from which on strips are faster than the whole matrix, measured on one CPU thread
+
 
 def info_nce(
     query: Float[Tensor, "n d"],
@@ -18,10 +22,13 @@ def info_nce(
 
     mean_i −log( e^{q_i·k_i/τ} / (e^{q_i·k_i/τ} + Σ_{j allowed} e^{q_i·n_j/τ}) ), over the ``counted`` rows. All
     vectors have unit length. ``allowed`` leaves out what must not be a negative: the same image, the same patient.
-    Without a negative, or without a counted row, it is zero and still has a graph.
+    Without a negative, or without a counted row, it is zero and still has a graph. From ``TILED`` similarities on the
+    matrix of them is never there as a whole, and second derivatives are refused.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key, negatives = (widened(x) for x in (query, key, negatives))
+        if allowed.numel() >= TILED:
+            return tiled_info_nce(query, key, negatives, allowed, temperature, counted)
         same = (query * key).sum(1, keepdim=True) / temperature  # (n, 1)
         # Masked after the division: −∞ / τ would make the gradient of a learnt temperature NaN.
         other = (query @ negatives.T / temperature).masked_fill(~allowed, -torch.inf)  # (n, m)
