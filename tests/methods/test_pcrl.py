@@ -18,6 +18,10 @@ VARIANTS = {
     "view": {"target": "view"},
     "corrupted": {"rebuild": "corrupted"},
     "outer": {"attention": "outer"},
+    "no gate": {"attention": "none"},
+    "turned skips": {"skips": "turned"},
+    "no skips": {"skips": "none", "mix": True},
+    "no hybrid": {"rebuild_hybrid": False},
     "schedule": {"rebuild_weight": (2.0, 0.5)},
     "balanced": {"rebuild_weight": "balanced"},
     "split batch": {"batch_groups": 2},
@@ -116,6 +120,37 @@ def test_every_term_equals_its_equation(make, views_of, mix, dims):
     for name, value in found.items():
         weight = 2.0 / (3 if mix else 1) if name.startswith("contrast") else 0.5 / (4 if mix else 3)
         assert float(value.detach()) == pytest.approx(weight * expected[name], abs=1e-12)
+
+
+@torch.no_grad()
+def rebuilt_by_hand(model, x, code, skips):
+    """D of the gated coarsest map and of skips that are made here."""
+    maps = gated(model, model.encoder(x), code)
+    return model.decoder([skips(level, code) for level in maps[:-1]] + [maps[-1]])
+
+
+@pytest.mark.parametrize(
+    ("skips", "by_hand"),
+    [("turned", turned), ("none", lambda level, code: level * 0), ("plain", lambda level, code: level)],
+)
+def test_skips_are_turned_alike_or_left_out(make, views_of, skips, by_hand):
+    model = make(
+        skips=skips, target="view", norm="group", contrast_weight=0.0, rebuild_momentum=False, rebuild_hybrid=False
+    )
+    views = views_of(model, b=3)
+    found = values(model, views)
+    expected = squared(rebuilt_by_hand(model, views["x1"], views["t1"], by_hand), turned(views["x1"], views["t1"]))
+    assert set(found) == {"rebuild_ordinary"}
+    assert float(found["rebuild_ordinary"].detach()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_a_gate_the_view_is_rebuilt_as_it_lies(make, views_of):
+    model = make(attention="none", target="view", norm="group", contrast_weight=0.0)
+    views = views_of(model, b=3)
+    found = values(model, views)
+    with torch.no_grad():
+        expected = squared(model.decoder(model.encoder(views["x1"])), views["x1"])
+    assert float(found["rebuild_ordinary"].detach()) == pytest.approx(expected / 3, abs=1e-12)
 
 
 def test_patch_contrast_equals_its_equation(make, views_of):

@@ -144,3 +144,22 @@ def test_a_gpu_makes_the_same_views() -> None:
         for name, value in tensors(here).items():
             if value.dtype != torch.bool:
                 torch.testing.assert_close(tensors(there)[name].cpu(), value, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (16, 16, 8)])
+def test_strength_goes_from_a_patch_as_it_is_to_the_published_recipe(size) -> None:
+    full = PairConfig.for_size(size)
+    assert PairConfig.for_size(size, strength=1.0) == full
+    still = PairConfig.for_size(size, strength=0.0)
+    assert region_for(still) == region_for(full)
+    pair = make_pair(images_of(still), still, Rng(0, 0))
+    for x, clean, place in ((pair.x1, pair.clean1, pair.place1), (pair.x2, pair.clean2, pair.place2)):
+        torch.testing.assert_close(x, clean, atol=1e-6, rtol=0)
+        steps = place[:, : len(size), : len(size)].abs()  # one voxel of the view is one voxel of the region
+        torch.testing.assert_close(steps.sum(1), torch.ones(4, len(size)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(steps.amax(1), torch.ones(4, len(size)), atol=1e-4, rtol=0)
+    half = PairConfig.for_size(size, strength=0.5)
+    assert full.scale[0] < half.scale[0] < still.scale[0] and still.scale[1] <= half.scale[1] <= full.scale[1]
+    assert half.paint_p == full.paint_p / 2 and half.cutout_p == full.cutout_p / 2
+    wide = PairConfig.for_size(size, cutout_p=0.5, strength=0.5)
+    assert wide.cutout_p == 0.25  # what a caller changes is weakened too

@@ -6,7 +6,7 @@ import torch
 from medssl.networks.heads import at_places
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
-from medssl.views.pose import anchors, before_turn, clean_view, mirrored, poses, sample_mirror
+from medssl.views.pose import anchors, before_turn, clean_view, mirrored, poses, sample_mirror, without_turn
 from medssl.views.turn import turn, unturn
 
 PLAIN = {"blur_p": 0.0, "jitter_p": 0.0, "cutout_p": 0.0, "shuffle_p": 0.0, "paint_p": 0.0}
@@ -28,6 +28,15 @@ def test_targets_are_the_turned_inputs(size):
     for x, clean, code in ((pair.x1, pair.clean1, pair.t1), (pair.x2, pair.clean2, pair.t2)):
         assert torch.equal(turn(x, code), clean)
         assert torch.equal(unturn(turn(x, code), code), x)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 12), (8, 8, 6)])
+def test_without_turn_the_target_is_the_input(size):
+    _, turned, _ = both(size)
+    pair = without_turn(turned)
+    for x, clean, code in ((pair.x1, pair.clean1, pair.t1), (pair.x2, pair.clean2, pair.t2)):
+        assert torch.equal(x, clean) and torch.equal(turn(x, code), x)
+    assert torch.equal(pair.x1, turned.x1) and torch.equal(pair.place2, turned.place2)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 8, 6)])

@@ -39,6 +39,8 @@ class MoCoConfig(FittedQueue, ModelConfig):
     """Temperature of the contrast."""
     mirror: bool = True
     """Inputs may be mirrored: images left-right, volumes along every axis."""
+    view_strength: float = 1.0
+    """How far views may differ from the image, 0 to 1 (as published): crops, rotation, tone, blur, holes, painting."""
     embed_dim: int = 128
     """Length of the vectors that are contrasted."""
     batch_groups: int = 1
@@ -49,6 +51,7 @@ class MoCoConfig(FittedQueue, ModelConfig):
             queue=self.queue is not None and self.queue < 1,
             momentum=self.momentum is not None and not 0 <= self.momentum < 1,
             temperature=self.temperature <= 0,
+            view_strength=not 0 <= self.view_strength <= 1,
             embed_dim=self.embed_dim < 1,
             batch_groups=self.batch_groups < 1,
         )
@@ -73,7 +76,7 @@ class MoCo(Method):
             self.projector = Projector(width, hidden=width, out=config.embed_dim)
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 2048, config.embed_dim)
-        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan)
+        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan, config.view_strength)
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _learners(self) -> nn.ModuleDict:

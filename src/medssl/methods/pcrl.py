@@ -29,7 +29,7 @@ from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, make_pair, region_for
-from medssl.views.pose import anchors, before_turn, poses
+from medssl.views.pose import anchors, before_turn, poses, without_turn
 from medssl.views.turn import code_size, turn, unturn
 
 ANCHORS = 32  # positions a view that the patch contrast compares
@@ -46,8 +46,10 @@ class PCRLConfig(FittedQueue, ModelConfig):
     """Rebuild the corrupted view (as published) or the view without corruption (ours)."""
     rebuild: Literal["all", "corrupted"] = "all"
     """Measure the error over the whole view, or over its corrupted parts only."""
-    attention: Literal["channel", "outer"] = "channel"
-    """Gate of the decoder: one weight a channel (published code), or channels times positions."""
+    attention: Literal["channel", "outer", "none"] = "channel"
+    """Gate: one weight a channel (published code), channels times positions, or none and targets posed as inputs."""
+    skips: Literal["plain", "turned", "none"] = "plain"
+    """Finer maps that the decoder sees: as they are (published code), turned by T like the target, or none."""
     mix: bool = False
     """Add the contrast and the reconstruction of mixed inputs (published code); doubles the encodes."""
     contrast_weight: float = 1.0
@@ -57,6 +59,8 @@ class PCRLConfig(FittedQueue, ModelConfig):
     progress), or balanced: gradient norms at the shared features equal to those of the contrast."""
     rebuild_momentum: bool = True
     """Rebuild from the momentum encoder too (paper; the published code dropped it)."""
+    rebuild_hybrid: bool = True
+    """Rebuild from the mixture of both encoders too."""
     queue: int | None = None
     """Keys kept as negatives; by default .06 · batch / (1 - momentum), at least 4 batches, at most one an image."""
     momentum: float | None = None
@@ -65,6 +69,8 @@ class PCRLConfig(FittedQueue, ModelConfig):
     """Temperature of the contrast."""
     mirror: bool = True
     """Inputs may be mirrored: images left-right, volumes along every axis."""
+    view_strength: float = 1.0
+    """How far views may differ from the image, 0 to 1 (as published): crops, rotation, tone, blur, holes, painting."""
     embed_dim: int = 128
     """Length of the vectors that are contrasted."""
     head: Literal["auto", "linear", "sigmoid"] = "auto"
@@ -81,6 +87,7 @@ class PCRLConfig(FittedQueue, ModelConfig):
             queue=self.queue is not None and self.queue < 1,
             momentum=self.momentum is not None and not 0 <= self.momentum < 1,
             temperature=self.temperature <= 0,
+            view_strength=not 0 <= self.view_strength <= 1,
             batch_groups=self.batch_groups < 1,
             rebuild_weight=weight != "balanced" and not numbers,
             contrast_weight=self.contrast_weight < 0,
@@ -108,11 +115,11 @@ class PCRL(Method):
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 2048, config.embed_dim)
         self.balance = GradientBalance()
-        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan)
+        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan, config.view_strength)
         # Terms of each kind are averaged: contrast over images and patches, reconstruction over branches.
         contrasts = {"image": 1, "patch": 0, "both": 1}[config.contrast] * (3 if config.mix else 1)
         self._contrast_share = config.contrast_weight / (contrasts + (config.contrast != "image"))
-        self._rebuilds = 2 + config.rebuild_momentum + config.mix
+        self._rebuilds = 1 + config.rebuild_momentum + config.rebuild_hybrid + config.mix
         self._seen: dict[str, Any] = {}
 
     def _build(self, config: PCRLConfig) -> None:
@@ -126,7 +133,9 @@ class PCRL(Method):
         self._level = max((level for level, count in enumerate(cells) if count >= 64), default=0)
         if config.contrast != "image":
             self.patch_projector = Projector(encoder.channels[self._level], out=config.embed_dim)
-        self.attention = TransformAttention(code_size(config.dims), encoder.channels[-1], config.dims, config.attention)
+        if config.attention != "none":
+            code, width = code_size(config.dims), encoder.channels[-1]
+            self.attention = TransformAttention(code, width, config.dims, config.attention)
         self.decoder = decoder_for(config, encoder, head=config.head)
 
     def _learners(self) -> nn.ModuleDict:
@@ -143,6 +152,8 @@ class PCRL(Method):
         # Published code: input and target in poses that differ by branch, misaligned in some.
         # Ours: the input is x, the target T_t(x) exactly, so that the pose is known from t alone.
         pair = before_turn(make_pair(batch.normalised(), self._pairs, rng), rng, config.mirror)
+        if config.attention == "none":  # no code reaches the decoder, so the pose must be the input's
+            pair = without_turn(pair)
         targets = pair.clean1, pair.clean2
         if config.target == "view":
             targets = turn(pair.x1, pair.t1), turn(pair.x2, pair.t2)
@@ -219,9 +230,10 @@ class PCRL(Method):
         if self.config.rebuild_momentum:
             value = self._rebuild(self._gated(teacher, views["t2"]), views["target2"], views["hidden2"])
             yield Term("rebuild_momentum", share * value, student)
-        hybrid = mixed(self._gated(student.maps, views["t1"]), self._gated(teacher, views["t2"]), alpha)
-        value = self._rebuild(hybrid, torch.lerp(views["target2"], views["target1"], alpha), hidden)
-        yield Term("rebuild_hybrid", share * value, student)
+        if self.config.rebuild_hybrid:
+            hybrid = mixed(self._gated(student.maps, views["t1"]), self._gated(teacher, views["t2"]), alpha)
+            value = self._rebuild(hybrid, torch.lerp(views["target2"], views["target1"], alpha), hidden)
+            yield Term("rebuild_hybrid", share * value, student)
 
     def _mixed(self, teacher: list[Tensor], views: Views, progress: float) -> Iterator[Term | Shared]:
         """Mixed inputs, ungated and without T: one gate cannot name two transformations."""
@@ -243,10 +255,17 @@ class PCRL(Method):
         yield student
 
     def _gated(self, maps: Sequence[Tensor], code: Tensor) -> list[Tensor]:
-        return [*maps[:-1], self.attention(maps[-1], code)]
+        # Published code: skips as they are, though the target is turned. Ours: the same, or turned alike on request.
+        skips = [turn(level, code) for level in maps[:-1]] if self.config.skips == "turned" else maps[:-1]
+        return [*skips, maps[-1] if self.config.attention == "none" else self.attention(maps[-1], code)]
 
     def _rebuild(self, maps: Sequence[Tensor], target: Tensor, hidden: Tensor) -> Tensor:
-        return rebuild_error(self.decoder(maps), target, hidden if self.config.rebuild == "corrupted" else None)
+        where = hidden if self.config.rebuild == "corrupted" else None
+        return rebuild_error(self._decoded(maps), target, where)
+
+    def _decoded(self, maps: Sequence[Tensor]) -> Tensor:
+        seen = [torch.zeros_like(level) for level in maps[:-1]] if self.config.skips == "none" else maps[:-1]
+        return self.decoder([*seen, maps[-1]])
 
     def _rebuild_share(self, progress: float) -> float | Tensor:
         """λ_rec over the number of reconstructions."""
@@ -272,9 +291,9 @@ class PCRL(Method):
         names, codes = poses(self.config.size)
         with evaluating(self):
             maps = self.encoder(views["x1"])
-            rebuilt = self.decoder(self._gated(maps, views["t1"]))
+            rebuilt = self._decoded(self._gated(maps, views["t1"]))
             codes = codes.to(rebuilt.device)
             first = [level[:1].expand(len(codes), *level.shape[1:]) for level in maps]
             clean = unturn(views["target1"][:1], views["t1"][:1]).expand(len(codes), *rebuilt.shape[1:])
-            gate = {"gate_rebuilt": self.decoder(self._gated(first, codes)), "gate_target": turn(clean, codes)}
+            gate = {"gate_rebuilt": self._decoded(self._gated(first, codes)), "gate_target": turn(clean, codes)}
         return {"view": views["x1"], "target": views["target1"], "rebuilt": rebuilt, **gate, "gate_names": names}

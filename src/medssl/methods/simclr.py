@@ -32,11 +32,17 @@ class SimCLRConfig(ModelConfig):
     """Temperature of the contrast; .1 to .5 are usual."""
     mirror: bool = True
     """Inputs may be mirrored: images left-right, volumes along every axis."""
+    view_strength: float = 1.0
+    """How far views may differ from the image, 0 to 1 (as published): crops, rotation, tone, blur, holes, painting."""
     embed_dim: int = 128
     """Length of the vectors that are contrasted."""
 
     def problems(self) -> list[UserError]:
-        return super().problems() + self.refused(temperature=self.temperature <= 0, embed_dim=self.embed_dim < 1)
+        return super().problems() + self.refused(
+            temperature=self.temperature <= 0,
+            view_strength=not 0 <= self.view_strength <= 1,
+            embed_dim=self.embed_dim < 1,
+        )
 
 
 class SimCLR(Method):
@@ -56,7 +62,7 @@ class SimCLR(Method):
             # Ours: the paper's.
             width = self.encoder.channels[-1]
             self.projector = Projector(width, hidden=width, out=config.embed_dim)
-        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan)
+        self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan, config.view_strength)
 
     # Views ----------------------------------------------------------------------------------------------------
 

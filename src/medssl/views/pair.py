@@ -1,6 +1,6 @@
 """Two views of each image: geometry, then T, then the target is taken, then corruption."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -14,6 +14,9 @@ from medssl.views.turn import sample_turn, turn, unturn
 
 LUNA_LARGEST = 112 / 64  # edge of the largest published crop, in edges of a view
 LUNA_SMALLEST = (32 * 32 * 16) / (64 * 64 * 32)  # volume of the smallest, in volumes of a view
+
+# What makes a view unlike its image, beside the size of the crop.
+STRENGTH = ("rotate_deg", "blur_p", "noise_p", "jitter", "gamma_p", "cutout_p", "shuffle_p", "paint_p")
 
 __all__ = ["Pair", "PairConfig", "equal_positions", "make_pair", "region_for", "turn", "unturn"]
 
@@ -75,9 +78,12 @@ class PairConfig:
         size: tuple[int, ...],
         value_range: tuple[float, float] = (0.0, 1.0),
         scan: tuple[int, ...] = (),
+        strength: float = 1.0,
         **changes: object,
     ) -> "PairConfig":
         """The published recipe for 2D (X-ray) or 3D (CT), by the number of axes of ``size``; ``changes`` override it.
+
+        ``strength`` weakens all of it alike, but for the turns of T: at 0 a view is a patch of the region as it is.
 
         3D: the five crop shapes of the LUNA recipe, 32×32×16 to 112×112×64, become one range of volumes. Rotations
         are rarer there (ours): they alone need a full gather. Where the median ``scan`` is smaller than the largest
@@ -95,7 +101,15 @@ class PairConfig:
             "paint_p": 0.9,
         }
         chosen = volume if len(size) == 3 else {}
-        return cls(size=tuple(size), value_range=value_range, **{**chosen, **changes})  # type: ignore[arg-type]
+        full = cls(size=tuple(size), value_range=value_range, **{**chosen, **changes})  # type: ignore[arg-type]
+        return full.weakened(strength)
+
+    def weakened(self, strength: float) -> "PairConfig":
+        """The same with every change but the pose scaled by ``strength`` in [0, 1]; crops tend to a patch unscaled."""
+        plain = self.reach ** -len(self.size)  # the share of the region that a view shows voxel by voxel
+        low, high = (plain + (end - plain) * strength for end in self.scale)
+        scaled = {name: getattr(self, name) * strength for name in STRENGTH}
+        return replace(self, scale=(low, high), ratio=(self.ratio[0] ** strength, self.ratio[1] ** strength), **scaled)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ def before_turn(pair: Pair, rng: Rng, mirror: bool = True) -> Pair:
     return replace(pair, **changes)
 
 
+def without_turn(pair: Pair) -> Pair:
+    """A pair after ``before_turn`` with T left out of the targets too: clean is x without corruption, t says so."""
+    still = torch.zeros_like(pair.t1)
+    still[:, pair.x1.ndim - 2] = 1  # no flip, no quarter turn
+    clean = {f"clean{i}": unturn(getattr(pair, f"clean{i}"), getattr(pair, f"t{i}")) for i in "12"}
+    return replace(pair, t1=still, t2=still.clone(), **clean)
+
+
 def sample_mirror(rng: Rng, name: str, n: int, dims: int, mirror: bool = True) -> Float[Tensor, "n d"]:
     """Which axes of an input are flipped, 0 or 1: a volume along every axis, an image left-right, keeping its top."""
     flips = torch.from_numpy(rng.uniform(f"{name}/mirror", n, dims) < 0.5 * mirror).float()
