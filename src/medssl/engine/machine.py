@@ -47,6 +47,13 @@ def fast_bf16(device: str) -> bool:
     return False
 
 
+def memory_gib(device: str) -> float | None:
+    """Memory of the GPU in GiB, of the smallest where there are several; None on a processor, and on Apple's chips."""
+    if device != "cuda":
+        return None
+    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())) / 2**30
+
+
 def make_fabric(machine: Machine, deterministic: bool = False) -> Fabric:
     """A launched Fabric: one process, or the ranks that torchrun or SLURM started."""
     # Fabric narrates what it found on the machine; run.toml says it once, and better.

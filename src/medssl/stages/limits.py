@@ -1,7 +1,7 @@
 """The numbers a person can give, and what they may be: a wrong one is told before anything is read or written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -35,12 +35,16 @@ LIMITS = {
 }
 
 
-def out_of_range(*options: Any) -> list[UserError]:
-    """What is wrong with the numbers in these groups of options; NaN and infinities are never right."""
+def out_of_range(*options: Any, open_to: Collection[str] = ()) -> list[UserError]:
+    """What is wrong with the numbers in these groups of options; NaN and infinities are never right.
+
+    0 is right for the names in ``open_to``: whoever gives it leaves the choice to us.
+    """
     given = {f.name: getattr(group, f.name) for group in options for f in fields(group)}
     found = []
     for name, value in given.items():
         low, high = LIMITS.get(name, (-INF, INF))
+        low = 0 if name in open_to else low
         if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
             fix = f"give {low} to {high}" if high < INF else f"give {low} or more"
             found.append(UserError(f"--{name.replace('_', '-')} is {value}", fix=fix))

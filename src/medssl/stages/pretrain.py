@@ -26,6 +26,7 @@ from medssl.evaluate.modality import by_mean_intensity
 from medssl.loading import WEIGHTS
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import method_config
+from medssl.stages.defaults import OPEN, explained, settled
 from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples, write_seen
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
@@ -44,12 +45,16 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
 
     Returns the RUN folder with encoder.safetensors, encoder.json and report.html.
     """
-    raise_all(out_of_range(options, options.optim, options.loop))
+    raise_all(out_of_range(options, options.optim, options.loop, open_to=OPEN))
     hardware = _hardware(options)
     fabric = machine.make_fabric(hardware, options.loop.deterministic)
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
+    options, choices = settled(options, store, rows, hardware)
     method_kind, config, reader = method_config(options, settings, store, rows)
+    if options.explain:
+        print(explained(options, config, choices))
+        return options.out
     with files.locked(options.out, "RUN") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
@@ -69,13 +74,14 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
 
 def check(options: Pretrain, settings: Mapping[str, Any] | None = None) -> None:
     """Find all that would stop ``run`` before it trains; nothing is written."""
-    raise_all(out_of_range(options, options.optim, options.loop))
+    raise_all(out_of_range(options, options.optim, options.loop, open_to=OPEN))
     raise_all(problems_of([partial(_hardware, options), partial(_check_method, options, settings)]))
 
 
 def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
+    options, _ = settled(options, store, rows, _hardware(options))
     method, config, _ = method_config(options, settings, store, rows)
     built = method(config)
     _check_scans(options, built, store, rows)

@@ -15,6 +15,7 @@ from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
+from medssl.stages.defaults import OPEN
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
 from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
@@ -211,7 +212,7 @@ def _filled(
         own_defaults = {"workers": usual.loop.workers, "lr": usual.optim.lr, "clip": usual.optim.clip}
         values = own_defaults | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
-    if wrong := out_of_range(optim, loop):
+    if wrong := out_of_range(optim, loop, open_to=OPEN if kind is Pretrain else ()):
         return None, [UserError(error.what, place, error.fix) for error in wrong]
     beside = {"data": top["data"], "out": Path(), "model": model, "optim": optim, "loop": loop}
     return kind(**beside | _part(values, kind) | own), []

@@ -31,7 +31,7 @@ class LoopOptions:
     """Length, machine and bookkeeping of a run."""
 
     batch: int = 16
-    """Samples a step."""
+    """Samples a step; pretrain: 0 chooses from the number of scans."""
     workers: int = 2
     """Loader processes; the result does not depend on their number."""
     log_every: int = 10
@@ -67,8 +67,8 @@ class Pretrain:
     """Folder that `medssl prepare` filled."""
     out: Path
     """Folder of the run. The same command again resumes it."""
-    steps: int = 2000
-    """Optimiser steps."""
+    steps: int = 0
+    """Optimiser steps; 0 chooses from the number of scans."""
     pair_by: str | None = None
     """For methods that compare modalities: column of the index, or label, that tells which scans belong together; by
     default patient and study."""
@@ -82,9 +82,11 @@ class Pretrain:
     """Label column that the probe predicts (train split only); by default the first usable one."""
     tensorboard: bool = False
     """Also write TensorBoard events."""
+    explain: bool = False
+    """Say what the run would be, and why each number was chosen; train nothing."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=OptimOptions)
-    loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=LoopOptions)
+    loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=lambda: LoopOptions(batch=0))
 
 
 @dataclass(frozen=True, kw_only=True)
