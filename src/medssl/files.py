@@ -123,7 +123,16 @@ KINDS = {
     "RUN": ("run.toml", set()),
     "STUDY": (
         "study.toml",
-        {"pretrain", "runs", "logs", "data.json", "results.jsonl", "verdict.json", "report.html"},
+        {
+            "pretrain",
+            "runs",
+            "logs",
+            "data.json",
+            "results.jsonl",
+            "predictions.parquet",
+            "verdict.json",
+            "report.html",
+        },
     ),
     "FEATURES": ("features.parquet", {"features.npz"}),
 }

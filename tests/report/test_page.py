@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from medssl.files import read_json, write_json
+from medssl.report.ledger import Ledger
 from medssl.report.page import write_run_report, write_study_report
 from medssl.report.study import confusions
 
@@ -187,14 +188,13 @@ def test_only_structures_of_the_task_are_drawn(study, tmp_path):
     assert "structure 2" not in write_run_report(run).read_text()
 
 
-def test_classes_are_counted_by_what_they_are_called(tmp_path):
+def test_classes_are_counted_by_what_they_are_called():
     truth, prob = np.eye(2)[[0, 0, 0, 1]], np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     columns = {f"truth.{c}": truth[:, k] for k, c in enumerate(("no", "yes"))}
     columns |= {f"prob.{c}": prob[:, k] for k, c in enumerate(("no", "yes"))}
-    (tmp_path / "run").mkdir()
-    pl.DataFrame(columns).write_parquet(tmp_path / "run/predictions.parquet")
-    (table,) = confusions(tmp_path, [{"arm": "scratch", "run": "run"}] * 2)
-    assert table.rows == [["scratch", "no", "67%", "33%"], ["scratch", "yes", "0%", "100%"]]
-    findings = pl.DataFrame(columns).with_columns(pl.lit(1.0).alias("truth.no"))  # both may be true: no choice
-    findings.write_parquet(tmp_path / "run/predictions.parquet")
-    assert confusions(tmp_path, [{"arm": "scratch", "run": "run"}]) == []
+    frame = pl.DataFrame(columns)
+    rows = [{"arm": "scratch", "n_labels": n, "seed": s, "key": f"{n}{s}"} for n in (4, 8) for s in range(2)]
+    (found,) = confusions(Ledger(rows, {row["key"]: frame for row in rows}), 4)
+    assert found.rows == [["scratch", "no", "67%", "33%"], ["scratch", "yes", "0%", "100%"]]
+    findings = frame.with_columns(pl.lit(1.0).alias("truth.no"))  # both may be true: no choice
+    assert confusions(Ledger(rows, {row["key"]: findings for row in rows}), 4) == []

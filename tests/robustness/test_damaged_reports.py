@@ -137,9 +137,12 @@ def test_a_value_of_another_type(
 
 
 def test_predictions_that_are_damaged(tiny_study: Path, refused: Callable[..., str]) -> None:
+    (tiny_study / "predictions.parquet").write_bytes(b"PAR1 no longer")
+    told = refused("report", tiny_study)
+    assert "predictions.parquet is damaged" in told and "`medssl study` command again" in told
     (tiny_study / RUN / "predictions.parquet").write_bytes(b"PAR1 no longer")
-    assert "predictions.parquet is damaged" in refused("report", tiny_study)
-    assert "delete the run's folder" in refused(*study_command(tiny_study))
+    told = refused(*study_command(tiny_study))
+    assert "predictions.parquet is damaged" in told and "delete the folder of this run" in told
 
 
 @pytest.mark.parametrize("name", ["samples.npz", "embedding.npz"])

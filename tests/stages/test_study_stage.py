@@ -1,6 +1,7 @@
 """A study asks every arm the same questions, loses no finished work, and tells what it could not do."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,99 @@ def test_the_same_command_again_does_nothing_and_a_larger_one_the_rest(data, tmp
     study.run(options(data, tmp_path / "s", seeds=4, n_labels=(4, 6, 8)))
     assert len(larger.tuned) == 2 * (3 * 4 - 2 * 3) and not larger.pretrained
     assert read_toml(tmp_path / "s/study.toml")["options"]["seeds"] == 4
+
+
+def test_runs_that_an_earlier_study_recorded_are_not_run_again(data, tmp_path, stand, capsys):
+    stand()
+    first = study.run(options(data, tmp_path / "s"))
+    verdict = read_json(first / "verdict.json")
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    for name in ("results.jsonl", "predictions.parquet"):
+        (first / name).rename(recorded / name)
+    shutil.rmtree(first)
+    capsys.readouterr()
+    again = stand()
+    second = study.run(options(data, tmp_path / "again", known=(recorded,)))
+    assert not again.tuned and not again.pretrained and not (second / "runs").exists()
+    assert f"12 of 12 runs are known from {recorded}" in capsys.readouterr().err
+    assert read_json(second / "verdict.json") == verdict and verdict["sentence"] in (second / "report.html").read_text()
+    rows = (second / "results.jsonl").read_text()
+    assert "runs/" not in rows and rows.count("\n") == 12
+    # What a study took over it records itself, so that its folder can be published in turn.
+    third = study.run(options(data, tmp_path / "third", known=(second,)))
+    assert (third / "results.jsonl").read_text() == rows and not again.tuned
+
+
+def test_only_what_is_not_recorded_runs(data, tmp_path, stand, capsys):
+    stand()
+    first = study.run(options(data, tmp_path / "s", seeds=2))
+    more = stand()
+    out = study.run(options(data, tmp_path / "more", known=(first,)))
+    assert sorted(o.out.name for o in more.tuned) == [f"{a}-n{n}-s2" for a in ("pcrl", "scratch") for n in (4, 8)]
+    assert len(more.pretrained) == 1 and "8 of 12 runs are known" in capsys.readouterr().err
+    whole = stand()
+    alone = study.run(options(data, tmp_path / "alone"))
+    assert len(whole.tuned) == 12 and read_json(alone / "verdict.json") == read_json(out / "verdict.json")
+    scratch = stand()
+    study.run(options(data, tmp_path / "steps", pretrain_steps=7, known=(alone,)))
+    assert len(scratch.tuned) == 6 and all(o.init != "scratch" for o in scratch.tuned)
+    steps = stand()
+    capsys.readouterr()
+    study.run(options(data, tmp_path / "fine", finetune_steps=7, known=(alone,)))
+    assert len(steps.tuned) == 12
+    assert f"0 of 12 runs are known from {alone}: it has other fine-tuning" in capsys.readouterr().err
+
+
+def test_what_others_recorded_holds_for_the_same_scans_only(data, tmp_path, stand):
+    stand()
+    first = study.run(options(data, tmp_path / "s"))
+    phantom.run(Phantom(out=tmp_path / "scans", patients=16, dims=2, size=32))
+    for name, fractions in (("salted", (0.6, 0.1, 0.3)), ("split", (0.5, 0.1, 0.4))):
+        index.run(Index(scans=tmp_path / "scans", out=tmp_path / name, workers=1, fractions=fractions))
+        prepare.run(Prepare(data=tmp_path / name, workers=1))
+        assert {*Store(tmp_path / name).items["item"]}.isdisjoint(Store(data).items["item"])
+    same, other = stand(), stand()
+    mine = study.run(options(tmp_path / "salted", tmp_path / "a", known=(first,)))
+    assert not same.tuned and read_json(mine / "verdict.json") == read_json(first / "verdict.json")
+    study.run(options(tmp_path / "split", tmp_path / "b", known=(first,)))
+    assert len(other.tuned) == 12 and len(other.pretrained) == 1
+
+
+def test_an_arm_by_its_weights_is_known_by_them(data, tmp_path, stand):
+    stand()
+    for name in ("run", "moved"):
+        encoder_card(data, tmp_path / name)
+    shutil.copy(tmp_path / "run/encoder.safetensors", tmp_path / "moved")
+    arms = ("scratch", f"mine={tmp_path / 'run'}")
+    first = study.run(options(data, tmp_path / "s", arms=arms))
+    again = stand()
+    study.run(options(data, tmp_path / "t", arms=("scratch", f"mine={tmp_path / 'moved'}"), known=(first,)))
+    assert not again.tuned
+    shutil.rmtree(tmp_path / "moved")
+    encoder_card(data, tmp_path / "moved")  # other weights
+    study.run(options(data, tmp_path / "u", arms=("scratch", f"mine={tmp_path / 'moved'}"), known=(first,)))
+    assert len(again.tuned) == 6
+
+
+@pytest.mark.parametrize("damage", ["no key", "no predictions", "not json", "not parquet", "missing"])
+def test_a_record_that_cannot_be_used_is_told_before_anything_runs(data, tmp_path, stand, damage):
+    made = stand()
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    row = {"arm": "a", "n_labels": 4, "seed": 0, "metrics": {}, "metric": "auc", "value": 0.5, "test_hash": "ab"}
+    (recorded / "results.jsonl").write_text(json.dumps(row if damage == "no key" else row | {"key": "k"}))
+    pl.DataFrame({"key": ["other"], "item": ["i"], "patient": ["p"]}).write_parquet(recorded / "predictions.parquet")
+    if damage == "not json":
+        (recorded / "results.jsonl").write_text("{")
+    if damage == "not parquet":
+        (recorded / "predictions.parquet").write_bytes(b"PAR1")
+    if damage == "missing":
+        (recorded / "predictions.parquet").unlink()
+    with pytest.raises(UserError) as error:
+        study.run(options(data, tmp_path / "s", known=(recorded,)))
+    assert str(recorded) in str(error.value) and "predictions.parquet" in str(error.value)
+    assert not made.tuned and not made.pretrained and not (tmp_path / "s/study.toml").exists()
 
 
 def test_other_options_in_the_same_folder_are_refused_and_listed(data, tmp_path, stand):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ _POWER = 1.96 / (1.96 + 0.84)
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """One fine-tuned run of a study: its arm, number of labels, seed, and the predictions on the test patients."""
+    """One fine-tuned run of a study: its arm, number of labels, seed, and the predictions on the test patients.
+
+    These are a table, or the file with it.
+    """
 
     arm: str
     n_labels: int
     seed: int
-    predictions: Path
+    predictions: Path | pl.DataFrame = field(compare=False)
 
 
 def verdict(
@@ -183,11 +186,13 @@ def _smallest(enough: Any, most: float) -> float | None:
     return None
 
 
-def _predictions(path: Path) -> pl.DataFrame:
+def _predictions(source: Path | pl.DataFrame) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path).cast({"item": pl.String, "patient": pl.String}).with_row_index().sort("item")
+        table = source if isinstance(source, pl.DataFrame) else pl.read_parquet(source)
+        return table.cast({"item": pl.String, "patient": pl.String}).with_row_index().sort("item")
     except (OSError, pl.exceptions.PolarsError):
-        raise UserError("predictions are missing or unreadable", path, "delete the run's folder, run again") from None
+        what, fix = "predictions are missing or unreadable", "delete the run's folder, run again"
+        raise UserError(what, None if isinstance(source, pl.DataFrame) else source, fix) from None
 
 
 def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
@@ -195,7 +200,8 @@ def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
     for run, table in tables.items():
         if not table["item"].equals(first["item"]):
             fix = "the data changed between runs: make the study anew in another --out"
-            raise UserError("runs were tested on different scans", run.predictions.parent, fix)
+            which = f"{run.arm}, {run.n_labels} labels, seed {run.seed}"
+            raise UserError("runs were tested on different scans", which, fix)
     # In the order of the files, not of ids: those are salted, and the bootstrap would differ by who indexed the scans.
     return first.sort("index")["patient"].unique(maintain_order=True).to_list()
 

@@ -97,8 +97,9 @@ class Row(TypedDict):
     arm: str
     n_labels: int
     seed: int
-    run: str
     metrics: dict[str, Number]
+    key: NotRequired[str]
+    run: NotRequired[str]  # none where it is known from an earlier study
     test_hash: NotRequired[str]
 
 
@@ -228,12 +229,12 @@ def lines(path: Path, kind: Any) -> list[dict[str, Any]]:
     return found
 
 
-def frame(path: Path) -> pl.DataFrame:
-    """A parquet file; empty where there is none."""
+def frame(path: Path, fix: str | None = None) -> pl.DataFrame:
+    """A parquet file; empty where there is none. ``fix`` is what helps where it is damaged, if not the usual."""
     try:
         return pl.read_parquet(path) if path.exists() else pl.DataFrame()
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from None
+        raise damaged(path, str(error).splitlines()[0], fix) from None
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -249,6 +250,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
         return {}
 
 
-def damaged(path: Path, what: str) -> UserError:
+def damaged(path: Path, what: str, fix: str | None = None) -> UserError:
     """The error of a file that is not what medssl wrote."""
-    return UserError(f"{path.name} is damaged: {what}", path, REMEDIES.get(path.name, "copy it again, or delete it"))
+    fix = fix or REMEDIES.get(path.name, "copy it again, or delete it")
+    return UserError(f"{path.name} is damaged: {what}", path, fix)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from medssl.report import facts, figures, formats, parts, run
+from medssl.report import facts, figures, formats, ledger, parts, run
 from medssl.report.blocks import Block, Card, Figure, Note, Page, Section, Table
 from medssl.report.formats import table
+from medssl.report.ledger import Ledger
 
 _TONES = {"helped": "good", "harmed": "bad", "did not help": "none", "cannot tell": "open"}
 _METRICS = {"auc": "AUC", "dice": "Dice"}
@@ -18,7 +19,8 @@ _METRICS = {"auc": "AUC", "dice": "Dice"}
 def page(study: Path) -> Page:
     """What the files of a study tell."""
     record, verdict = table(study / "study.toml", formats.StudyRecord), table(study / "verdict.json", formats.Verdict)
-    data, results = table(study / "data.json", formats.Data), formats.lines(study / "results.jsonl", formats.Row)
+    data, found = table(study / "data.json", formats.Data), ledger.read(study)
+    results = found.rows
     _check_arms(verdict, study)
     arms = list(dict.fromkeys(arm for at in verdict["labels"] for arm in at["arms"]))
     colour = figures.colours(arms)
@@ -26,7 +28,7 @@ def page(study: Path) -> Page:
     metric = _METRICS[verdict["metric"]]
     many = len(pretrained) > 1
     sections = [_result(verdict, metric, colour), _scores(verdict, results, metric)]
-    sections.append(_predictions(study, results))
+    sections.append(_predictions(study, found))
     for arm, folder in pretrained.items():
         sections.append(
             parts.rebuilt(folder, f"Reconstructions by {arm}" if many else "Views and their reconstructions")
@@ -164,26 +166,26 @@ def _other_metrics(results: Sequence[Mapping[str, Any]], metric: str) -> Table |
     )
 
 
-def _predictions(study: Path, results: Sequence[Mapping[str, Any]]) -> Section:
+def _predictions(study: Path, found: Ledger) -> Section:
     """Test items as every arm sees them after learning from the fewest labels, where arms differ most."""
     title = "Predictions against truth"
-    if not results:
+    if not found.rows:
         return Section(title, [], "", "No run has finished.")
-    fewest, seed = min(row["n_labels"] for row in results), min(row["seed"] for row in results)
-    runs = {r["arm"]: study / r["run"] for r in results if (r["n_labels"], r["seed"]) == (fewest, seed)}
-    section = run.predictions(runs, title)
-    seeds = [row for row in results if row["n_labels"] == fewest]
-    blocks = [*section.blocks, *confusions(study, seeds)]
+    fewest, seed = (min(row[name] for row in found.rows) for name in ("n_labels", "seed"))
+    shown = [row for row in found.rows if (row["n_labels"], row["seed"]) == (fewest, seed) and "run" in row]
+    section = run.predictions({row["arm"]: study / row["run"] for row in shown}, title)
+    blocks = [*section.blocks, *confusions(found, fewest)]
     return Section(title, blocks, f"With {fewest} labelled patients, first seed.", section.missing)
 
 
-def confusions(study: Path, results: Sequence[Mapping[str, Any]]) -> list[Block]:
+def confusions(found: Ledger, n_labels: int) -> list[Block]:
     """Of classes that exclude each other: how often each arm names which, over all seeds."""
     tables: dict[str, np.ndarray] = {}
     names: list[str] = []
-    for row in results:
-        path = study / row["run"] / "predictions.parquet"
-        frame = formats.frame(path)
+    for row in found.rows:
+        frame = found.predictions.get(row.get("key", ""))
+        if row["n_labels"] != n_labels or frame is None:
+            continue
         names = [c.removeprefix("truth.") for c in frame.columns if c.startswith("truth.")]
         if not names:
             return []

@@ -50,9 +50,12 @@ class Setup:
         return self._items[key]
 
 
-def set_up(options: Finetune) -> Setup:
-    """Read what the options name and check that it fits together; every mistake is a UserError."""
-    store = store_of(options.data, options.modalities)
+def set_up(options: Finetune, store: Store | None = None) -> Setup:
+    """Read what the options name and check that it fits together; every mistake is a UserError.
+
+    ``store``: the scans, where they are open already.
+    """
+    store = store_of(options.data, options.modalities) if store is None else store
     truth = read_target(store.items, options.target) if options.task == "classify" else structures(store, options)
     strata = rarest_class(truth.matrix, truth.classes)
     subset = draw_subset(store.items, strata, options.n_labels, options.subset_seed)

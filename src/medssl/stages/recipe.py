@@ -15,6 +15,7 @@ from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
+from medssl.report.ledger import PREDICTIONS, ROWS
 from medssl.stages.defaults import OPEN
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
@@ -40,6 +41,16 @@ class Arm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """One fine-tuning of a study."""
+
+    arm: Arm
+    n_labels: int
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A study with every question answered."""
 
@@ -56,19 +67,22 @@ class Recipe:
     cluster: str | None
     device: str
     seed: int
+    known: tuple[Path, ...]
+    """Folders with the results of earlier studies."""
     arms: tuple[Arm, ...]
     finetune: Finetune
-    """Of every run; arm, labels and seed are filled in by `job`."""
+    """Of every run; labels, seed and where it begins are filled in by `job`."""
 
-    def job(self, arm: Arm, n_labels: int, seed: int, init: str, out: Path) -> Finetune:
-        """The fine-tuning of one arm on subset ``seed``; its initialisation is drawn from the same seed."""
+    def job(self, n_labels: int, seed: int, init: str, out: Path) -> Finetune:
+        """A fine-tuning on subset ``seed``; its initialisation is drawn from the same seed."""
         model = replace(self.finetune.model, seed=seed)
         return replace(self.finetune, out=out, init=init, n_labels=n_labels, subset_seed=seed, model=model)
 
-    def runs(self) -> Iterator[tuple[Arm, int, int, Path]]:
-        """Arm, labels, seed and folder of every fine-tuning. Seeds go first: an interrupted study compares all arms."""
+    def runs(self) -> Iterator[Run]:
+        """Every fine-tuning. Seeds go first: an interrupted study compares all arms."""
         for seed, n, arm in product(range(self.seeds), sorted(self.n_labels), self.arms):
-            yield arm, n, seed, self.out / "runs" / f"{arm.name}-n{n}-s{seed}"
+            folder = self.out / "runs" / f"{arm.name}-n{n}-s{seed}"
+            yield Run(arm=arm, n_labels=n, seed=seed, folder=folder)
 
 
 def read_recipe(options: Study) -> Recipe:
@@ -100,10 +114,12 @@ def _given(options: Study) -> dict[str, Any]:
 
 
 def _top(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's own keys; a relative DATA is meant from where the command runs, like on the command line."""
+    """The recipe's own keys; relative folders are meant from where the command runs, like on the command line."""
     top = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k not in TABLES}
     if "data" in top:
         top["data"] = Path(str(top["data"])).expanduser()
+    if isinstance(top.get("known"), tuple):
+        top["known"] = tuple(Path(str(folder)).expanduser() for folder in top["known"])
     return top
 
 
@@ -254,6 +270,11 @@ def _wrong_values(top: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[
     counts = top["n_labels"]
     if not counts or any(not isinstance(n, int) or n < 1 for n in counts) or len(set(counts)) < len(counts):
         yield UserError(f"n_labels is {counts}", _said("n_labels", given), "give different numbers above 0")
+    if isinstance(top["known"], tuple):
+        for path in (folder / name for folder in top["known"] for name in (ROWS, PREDICTIONS)):
+            if not path.is_file():
+                fix = "name folders with the results.jsonl and predictions.parquet of a study"
+                yield UserError("no such file", path, fix)
     if isinstance(top["margin"], (int, float)) and not 0 <= top["margin"] < math.inf:
         yield UserError(f"margin is {top['margin']}", _said("margin", given), "give 0 or more")
 

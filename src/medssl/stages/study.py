@@ -1,20 +1,21 @@
 """`medssl study`: pre-train once an arm, fine-tune every arm on the same subsets, and say whether it helped.
 
-STUDY/study.toml, pretrain/ARM/, runs/ARM-nN-sS/, logs/, data.json, results.jsonl, verdict.json, report.html. Finished
-runs are skipped, so the same command goes on where it stopped, and more seeds, label counts or arms extend the study.
+STUDY/study.toml, pretrain/ARM/, runs/ARM-nN-sS/, logs/, data.json, results.jsonl, predictions.parquet, verdict.json,
+report.html. Finished runs are skipped, so the same command goes on where it stopped, and more seeds, label counts or
+arms extend the study; so are runs that ``--known`` folders record.
 """
 
 import contextlib
-import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medssl import files
+from medssl.data.content import Contents
 from medssl.data.jobs import each
 from medssl.data.progress import progress
 from medssl.data.store import Store
@@ -23,12 +24,16 @@ from medssl.errors import UserError
 from medssl.evaluate.verdict import BASELINE, METRIC_NAMES, ScoredRun, verdict
 from medssl.report.facts import fingerprint
 from medssl.report.formats import Score, damaged, table
+from medssl.report.ledger import Ledger, by_content
 from medssl.stages import finetune, pretrain
+from medssl.stages.finetune_modalities import store_of
 from medssl.stages.options.study import Study
 from medssl.stages.options.train import Finetune
 from medssl.stages.recipe import Recipe, read_recipe
 from medssl.stages.report import spared, write_study_report
 from medssl.stages.study_check import check
+from medssl.stages.study_keys import Planned, planned
+from medssl.stages.study_known import known
 from medssl.stages.study_record import leak_checks, settle
 
 Failures = dict[str, str]
@@ -44,16 +49,22 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
     with files.locked(out, "STUDY"):
         store = Store(recipe.data)
         check(recipe)
+        contents = Contents(store_of(recipe.data, recipe.finetune.modalities))
+        plan = planned(recipe, contents)
+        earlier = known(recipe.known, plan)
         settle(recipe, store)
-        _results(recipe)  # finished runs that a disk has damaged are told before hours are spent on the rest
-        inits, failed = _pretrained(recipe)
+        _results(
+            recipe, contents, plan, earlier
+        )  # runs that a disk has damaged are told before hours are spent on the rest
+        todo = [one for one in plan if one.key not in earlier.predictions and not finished(one.run.folder)]
+        inits, failed = _pretrained(recipe, {one.run.arm.name for one in todo})
         facts = fingerprint(store.items, store.plan.contract(), store.hash)
         facts["checks"] += leak_checks(recipe, inits, store)
         files.write_json(out / "data.json", facts)
-        failed |= _finetuned(recipe, inits)
-        rows = _results(recipe)
-        files.write_text(out / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        found = _judged(recipe, rows, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
+        failed |= _finetuned(recipe, todo, inits)
+        results = _results(recipe, contents, plan, earlier)
+        results.write(out)
+        found = _judged(recipe, results, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
         files.write_json(out / "verdict.json", found)
         report = None
         with spared(out):  # the verdict is worth more than its page
@@ -62,15 +73,18 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
     if report:
         print(f"report: {report}")
     if failed:
-        raise _failure(failed, len(rows), out)
+        raise _failure(failed, len(results.rows), out)
     return out
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
 
 
-def _pretrained(recipe: Recipe) -> tuple[dict[str, str], Failures]:
-    """What each arm starts from, by name; arms whose pre-training failed are missing and told of."""
+def _pretrained(recipe: Recipe, needed: Collection[str]) -> tuple[dict[str, str], Failures]:
+    """What each arm starts from, by name; arms whose pre-training failed are missing and told of.
+
+    Only arms that are ``needed`` are pre-trained: of the others every run is there.
+    """
     inits: dict[str, str] = {}
     failed: Failures = {}
     for arm in recipe.arms:
@@ -79,7 +93,7 @@ def _pretrained(recipe: Recipe) -> tuple[dict[str, str], Failures]:
             continue
         folder = recipe.out / "pretrain" / arm.name
         try:
-            if not finished(folder):
+            if arm.name in needed and not finished(folder):
                 pretrain.run(replace(arm.options, out=folder), arm.settings)
             inits[arm.name] = str(folder)
         except Exception as error:
@@ -87,13 +101,10 @@ def _pretrained(recipe: Recipe) -> tuple[dict[str, str], Failures]:
     return inits, failed
 
 
-def _finetuned(recipe: Recipe, inits: dict[str, str]) -> Failures:
-    """Fine-tune what is not finished; returns what failed."""
-    jobs = [
-        _threaded(recipe.job(arm, n, seed, inits[arm.name], folder), recipe.jobs)
-        for arm, n, seed, folder in recipe.runs()
-        if arm.name in inits and not finished(folder)
-    ]
+def _finetuned(recipe: Recipe, todo: Sequence[Planned], inits: Mapping[str, str]) -> Failures:
+    """Fine-tune what is to do; returns what failed."""
+    runs = [one.run for one in todo if one.run.arm.name in inits]
+    jobs = [_threaded(recipe.job(run.n_labels, run.seed, inits[run.arm.name], run.folder), recipe.jobs) for run in runs]
     logs, failed = recipe.out / "logs", {}
     logs.mkdir(exist_ok=True)
     with progress("fine-tune", len(jobs)) as step:
@@ -140,23 +151,28 @@ def _failure(failed: Failures, finished_runs: int, out: Path) -> UserError:
 # Verdict -------------------------------------------------------------------------------------------------------------
 
 
-def _results(recipe: Recipe) -> list[dict[str, Any]]:
-    """A row a finished run, in a fixed order."""
-    rows = []
-    for arm, n, seed, folder in sorted(recipe.runs(), key=lambda r: (recipe.arms.index(r[0]), r[1], r[2])):
+def _results(recipe: Recipe, contents: Contents, plan: Sequence[Planned], earlier: Ledger) -> Ledger:
+    """What is known of the study's runs, in a fixed order: its own first, else as recorded ``earlier``."""
+    recorded, found = {row["key"]: row for row in earlier.rows}, Ledger()
+    for one in sorted(plan, key=lambda one: (recipe.arms.index(one.run.arm), one.run.n_labels, one.run.seed)):
+        run, folder = one.run, one.run.folder
+        named = {"key": one.key, "arm": run.arm.name, "n_labels": run.n_labels, "seed": run.seed}
         if finished(folder):
             result = table(folder / "result.json", Score)
             if not result:
                 raise damaged(folder / "result.json", "the file is gone")
             kept = {name: result[name] for name in ("metric", "value", "metrics", "test_hash")}
-            rows.append({"arm": arm.name, "n_labels": n, "seed": seed, **kept, "run": f"runs/{folder.name}"})
-    return rows
+            predictions = by_content(folder / "predictions.parquet", contents)
+            found.add(named | kept | {"run": f"runs/{folder.name}"}, predictions)
+        elif one.key in recorded:
+            row = {name: value for name, value in recorded[one.key].items() if name != "run"}
+            found.add(row | named, earlier.predictions[one.key])
+    return found
 
 
-def _judged(recipe: Recipe, rows: list[dict[str, Any]], failed: Failures) -> dict[str, Any]:
+def _judged(recipe: Recipe, results: Ledger, failed: Failures) -> dict[str, Any]:
     runs = [
-        ScoredRun(row["arm"], row["n_labels"], row["seed"], recipe.out / row["run"] / "predictions.parquet")
-        for row in rows
+        ScoredRun(row["arm"], row["n_labels"], row["seed"], results.predictions[row["key"]]) for row in results.rows
     ]
     if not runs and failed:
         raise _failure(failed, 0, recipe.out)

@@ -26,13 +26,13 @@ def check(recipe: Recipe) -> None:
 
 
 def _finetunings(recipe: Recipe) -> Iterator[Callable[[], object]]:
-    scratch = recipe.job(recipe.arms[0], min(recipe.n_labels), 0, BASELINE, recipe.out)
+    scratch = recipe.job(min(recipe.n_labels), 0, BASELINE, recipe.out)
     for n in sorted({min(recipe.n_labels), max(recipe.n_labels)}):
         yield partial(set_up, replace(scratch, n_labels=n))
     for arm in recipe.arms:
         if arm.run:
             yield partial(_built, replace(scratch, init=str(arm.run)))
-    if not all(finished(folder) for *_, folder in recipe.runs()):  # a verdict alone needs no GPU
+    if not all(finished(run.folder) for run in recipe.runs()):  # a verdict alone needs no GPU
         yield partial(machine.choose, scratch.loop.device, scratch.loop.precision)
 
 

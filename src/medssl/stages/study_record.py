@@ -44,7 +44,7 @@ def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
         "format": files.FORMAT,
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
         "pretrain": {arm.name: _arm(arm) for arm in recipe.arms},
-        "finetune": _flat(recipe.finetune),
+        "finetune": flat(recipe.finetune),
         "data": {"path": str(recipe.data.resolve()), "hash": store.hash, "split": _split_hash(store)},
         "versions": versions(),
     }
@@ -53,20 +53,21 @@ def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
 def _arm(arm: Arm) -> dict[str, Any]:
     if arm.run is not None:
         return {"weights": hashlib.blake2b(find_weights(arm.run).read_bytes(), digest_size=8).hexdigest()}
-    return {} if arm.options is None else {"method": arm.method} | _flat(arm.options) | _plain(arm.settings)
+    return {} if arm.options is None else {"method": arm.method} | flat(arm.options) | plain(arm.settings)
 
 
-def _flat(options: Any) -> dict[str, Any]:
+def flat(options: Any) -> dict[str, Any]:
     """Options and their groups as one table, without what may change between two calls."""
     table: dict[str, Any] = {}
     for f in fields(options):
         value = getattr(options, f.name)
-        table |= _flat(value) if is_dataclass(value) else {f.name: value}
+        table |= flat(value) if is_dataclass(value) else {f.name: value}
     left_out = _FREE | {"n_labels", "subset_seed"}
-    return {k: v for k, v in _plain(table).items() if k not in left_out and v is not None}
+    return {k: v for k, v in plain(table).items() if k not in left_out and v is not None}
 
 
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+def plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists for tuples, as TOML and JSON give them back."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
 
 

@@ -26,13 +26,14 @@ DEFAULTS: dict[str, Any] = {
     "cluster": None,
     "device": "auto",
     "seed": 0,
+    "known": (),
 }
 
 
 def _default(name: str, metavar: str) -> Any:
     value = DEFAULTS[name]
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="" if value is None else f"(default: {shown})")
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="" if value in (None, ()) else f"(default: {shown})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,9 @@ class Study:
     """auto, cpu, cuda or mps."""
     seed: Annotated[int | None, _default("seed", "INT")] = None
     """Seed of pre-training and of the bootstrap."""
+    known: Annotated[tuple[Path, ...] | None, _default("known", "DIR [DIR ...]")] = None
+    """Folders with results.jsonl and predictions.parquet of earlier studies: runs that are recorded there under the
+    same key (settings, scans, labels, seed) are taken from there and not run again."""
 
 
 @dataclass(frozen=True, kw_only=True)

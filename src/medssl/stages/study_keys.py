@@ -1,0 +1,136 @@
+"""The key of a fine-tuning: a hash of all that its result depends on, so that recorded work is found again (ADR 0019).
+
+Three parts, PRETRAINING-FINETUNING-SCANS, so that one can be told from where runs differ. Of scans it knows what is in
+them, not their ids or paths. Where and how fast something runs is not in it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.config import to_table
+from medssl.data.content import Contents
+from medssl.data.pairing import subjects
+from medssl.data.several import FusedStore
+from medssl.errors import UserError, raise_all
+from medssl.evaluate.verdict import BASELINE
+from medssl.stages.configure import method_config
+from medssl.stages.finetune_modalities import initial_weights
+from medssl.stages.finetune_setup import set_up
+from medssl.stages.pretrain import training_rows
+from medssl.stages.recipe import Arm, Recipe, Run
+from medssl.stages.study_record import flat, plain
+
+PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
+# Raised for a method or task whose code has changed so that it gives other results: what was recorded is then no longer
+# known. What is not named is at 0.
+REVISIONS: dict[str, int] = {}
+# Options that are younger than the first keys, each with the value at which all is as it was before it existed: at
+# that value they are left out, so that a new option does not disown what was recorded without it.
+LATER: dict[str, Any] = {}
+# Beyond what a study leaves free: these change nothing, or stand elsewhere in the key.
+_FREE = {"deterministic", "predictions", "target", "classes", "weight_true", "weight_false"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with its key."""
+
+    run: Run
+    key: str
+
+
+def planned(recipe: Recipe, learnt: Contents) -> list[Planned]:
+    """Every run of the study with its key; a UserError tells of all that cannot be.
+
+    ``learnt``: the items that are fine-tuned on; pre-training sees single scans.
+    """
+    scans = Contents(learnt.store.base) if isinstance(learnt.store, FusedStore) else learnt
+    starts = {arm.name: _hash(_start(arm, recipe, scans)) for arm in recipe.arms}
+    found, wrong, tuned = [], {}, {}
+    for run in recipe.runs():
+        case = (run.n_labels, run.seed)
+        if case not in tuned:
+            try:
+                tuned[case] = _tuned(recipe, run, learnt)
+            except UserError as error:
+                wrong[str(error)] = error
+                tuned[case] = ""
+        found.append(Planned(run, f"{starts[run.arm.name]}-{tuned[case]}"))
+    raise_all(wrong.values())
+    return found
+
+
+# What a fine-tuning begins with --------------------------------------------------------------------------------------
+
+
+def _start(arm: Arm, recipe: Recipe, contents: Contents) -> dict[str, Any]:
+    if arm.run is not None:
+        weights = dict.fromkeys(initial_weights(str(arm.run), recipe.finetune.modalities))
+        return {"weights": [_file_hash(path) for path in weights]}
+    if arm.options is None:
+        return {"weights": BASELINE}
+    options, store = arm.options, contents.store
+    rows = training_rows(store, options.transductive)
+    _, config, reader = method_config(options, arm.settings, store, rows)
+    columns = [contents.groups(subjects(store, options.pair_by))]
+    if reader is not None:
+        columns.append([hashlib.blake2b((text or "").encode()).hexdigest() for text in store.items["text"]])
+    return {
+        "settings": _settings(flat(options) | to_table(config)),
+        "scans": contents.of(rows, *columns),
+        "plan": store.plan.contract(),
+        "revision": REVISIONS.get(options.method, 0),
+    }
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+# The fine-tuning itself ----------------------------------------------------------------------------------------------
+
+
+def _tuned(recipe: Recipe, run: Run, contents: Contents) -> str:
+    """FINETUNING-SCANS of a run, which are those of scratch: arms differ by where they begin."""
+    setup = set_up(recipe.job(run.n_labels, run.seed, BASELINE, recipe.out), contents.store)
+    settings = {
+        "settings": _settings(flat(recipe.finetune) | to_table(setup.config) | {"seed": None}),
+        "truth": [setup.truth.kind, *setup.truth.classes],
+        "plan": contents.store.plan.contract(),
+        "revision": REVISIONS.get(recipe.task, 0),
+    }
+    # Who is learnt from, validated and tested on, with the truth about them.
+    truth = [row.tobytes().hex() for row in np.nan_to_num(setup.truth.matrix, nan=-1).astype("<f4")]
+    told = partial(contents.of, masks=recipe.task == "segment")
+    scans = {part: told(getattr(setup.subset, part), truth) for part in ("train", "val", "test")}
+    return f"{_hash(settings)}-{_hash(scans | {'seed': setup.config.seed})}"
+
+
+# Hash ----------------------------------------------------------------------------------------------------------------
+
+
+def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of options without those that do not change a result, and the later ones at their old value."""
+    kept = {k: v for k, v in plain(table).items() if k not in _FREE and v is not None}
+    return {k: v for k, v in kept.items() if k not in LATER or v != LATER[k]}
+
+
+def _hash(table: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(table), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """TOML tells 1 from 1.0; a setting does not."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
