@@ -25,7 +25,11 @@ def test_rows_are_flat_and_named(tmp_path):
     assert {k: row[k] for k in ("step", "a", "b", "lr", "norm.a", "effective_rank")} == {
         "step": 2, "a": 1.5, "b": 0.25, "lr": 0.1, "norm.a": 2.0, "effective_rank": 3.0
     }  # fmt: skip
-    assert set(row) - {"step", "a", "b", "lr", "norm.a", "effective_rank"} == {"samples_per_s", "data_wait"}
+    assert set(row) - {"step", "a", "b", "lr", "norm.a", "effective_rank"} == {
+        "samples_per_s",
+        "data_wait",
+        "elapsed_s",
+    }
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
@@ -34,6 +38,17 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
         metrics.write({"step": number, "loss": number / 10})
     log.Metrics(tmp_path, 10).write({"step": 15, "loss": 9.0})
     assert log.read(tmp_path) == [{"step": 5, "loss": 0.5}, {"step": 10, "loss": 1.0}, {"step": 15, "loss": 9.0}]
+
+
+def test_the_time_of_a_run_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
+    for start, waited in ((0, 1000.0), (2, 0.0)):
+        with log.Log(tmp_path, "pcrl", start, 10) as diary:
+            now[0] += 7.0
+            diary.write(step(start + 2))
+        now[0] += waited
+    assert [row["elapsed_s"] for row in log.read(tmp_path)] == [7.0, 14.0]
 
 
 def test_a_run_that_starts_anew_forgets_all(tmp_path):

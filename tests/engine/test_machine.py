@@ -29,6 +29,8 @@ def test_bf16_where_the_gpu_has_it(monkeypatch, capability, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    assert machine.choose().name == "A GPU"
     assert machine.choose() == machine.Machine("cuda", chosen, torch.get_num_threads())
 
 

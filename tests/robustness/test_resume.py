@@ -21,7 +21,7 @@ from medssl.stages.options.train import LoopOptions, Pretrain
 from scans import prepared_pictures
 
 STEPS = 24
-CHANGING = ("samples_per_s", "data_wait")  # what the clock says
+CHANGING = ("samples_per_s", "data_wait", "elapsed_s")  # what the clock says
 
 
 @pytest.fixture

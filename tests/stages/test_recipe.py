@@ -49,6 +49,39 @@ def test_the_command_line_may_take_a_part_of_the_recipes_arms(tmp_path):
     assert [arm.name for arm in found.arms] == ["scratch", "long"]
 
 
+def test_an_arm_may_be_pre_trained_more_often_than_others(tmp_path):
+    arms = {"pcrl": {"pretrain_seeds": 3}, "moco": {}}
+    write_toml(tmp_path / "r.toml", {"data": "d", "seed": 5, "seeds": 2, "n_labels": ["all", 4], "pretrain": arms})
+    found = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml"))
+    assert [(arm.name, arm.pretrainings) for arm in found.arms] == [("scratch", 1), ("pcrl", 3), ("moco", 1)]
+    assert [(found.arms[1].start(k), found.arms[1].pretrain(k).model.seed) for k in (1, 2, 3)] == [
+        ("pcrl", 5), ("pcrl-p2", 6), ("pcrl-p3", 7)
+    ]  # fmt: skip
+    names = [run.folder.name for run in found.runs()]
+    assert len(names) == 2 * 2 * 5 == len({*names}) and "pcrl-p3-nall-s1" in names and found.counts == [4, None]
+    said = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", pretrain_seeds=2))
+    assert [arm.pretrainings for arm in said.arms] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"pretrain": {"pcrl": {"pretrain_seeds": 0}}}, "pretrain_seeds is 0"),
+        ({"pretrain": {"pcrl": {"pretrain_seeds": "two"}}}, "pretrain_seeds is 'two'"),
+        ({"pretrain_seeds": 0}, "pretrain_seeds is 0"),
+        ({"pretrain_seeds": 2, "arms": ["scratch", "pcrl", "pcrl-p2=run"]}, "'pcrl-p2' is named twice"),
+        ({"n_labels": ["every"]}, "n_labels is ['every']"),
+        ({"n_labels": ["all", "all"]}, "n_labels is"),
+        ({"n_labels": [True]}, "n_labels is"),
+        ({"known": ["nowhere"]}, "no such file (nowhere/results.jsonl)"),
+        ({"known": "nowhere"}, "known is 'nowhere'"),
+    ],
+)
+def test_counts_and_records_that_cannot_be_are_refused(tmp_path, table, said):
+    write_toml(tmp_path / "r.toml", {"data": "d"} | table)
+    assert said in wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))
+
+
 def test_everything_wrong_with_a_recipe_is_told_at_once(tmp_path):
     write_toml(tmp_path / "r.toml", {"sedes": 3, "margin": "small", "n_labels": [4, 4], "task": "regress"})
     told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))

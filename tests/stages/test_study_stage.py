@@ -51,7 +51,7 @@ class Stand:
         items = Store(options.data).items.filter(pl.col("split") == "test")
         rng = np.random.default_rng(options.subset_seed)
         truth = (items["label.lesion"] == "yes").to_numpy().astype(float)
-        gain = self.gains[options.out.name.partition("-n")[0]]
+        gain = self.gains[options.out.name.partition("-")[0]]
         score = rng.normal(size=len(truth)) + gain * truth
         table = {"prob.no": -score, "prob.yes": score, "truth.no": 1 - truth, "truth.yes": truth}
         items.select("item", "patient").with_columns(**{k: pl.Series(v) for k, v in table.items()}).write_parquet(
@@ -77,6 +77,12 @@ def stand(monkeypatch):
         return made
 
     return install
+
+
+@pytest.fixture
+def pageless(monkeypatch):
+    """Studies without their report, which takes longer than all else here."""
+    monkeypatch.setattr(study, "write_study_report", lambda out: None)
 
 
 def options(data: Path, out: Path, **changes) -> Study:
@@ -145,7 +151,7 @@ def test_runs_that_an_earlier_study_recorded_are_not_run_again(data, tmp_path, s
     assert (third / "results.jsonl").read_text() == rows and not again.tuned
 
 
-def test_only_what_is_not_recorded_runs(data, tmp_path, stand, capsys):
+def test_only_what_is_not_recorded_runs(data, tmp_path, stand, capsys, pageless):
     stand()
     first = study.run(options(data, tmp_path / "s", seeds=2))
     more = stand()
@@ -165,7 +171,7 @@ def test_only_what_is_not_recorded_runs(data, tmp_path, stand, capsys):
     assert f"0 of 12 runs are known from {alone}: it has other fine-tuning" in capsys.readouterr().err
 
 
-def test_what_others_recorded_holds_for_the_same_scans_only(data, tmp_path, stand):
+def test_what_others_recorded_holds_for_the_same_scans_only(data, tmp_path, stand, pageless):
     stand()
     first = study.run(options(data, tmp_path / "s"))
     phantom.run(Phantom(out=tmp_path / "scans", patients=16, dims=2, size=32))
@@ -180,7 +186,53 @@ def test_what_others_recorded_holds_for_the_same_scans_only(data, tmp_path, stan
     assert len(other.tuned) == 12 and len(other.pretrained) == 1
 
 
-def test_an_arm_by_its_weights_is_known_by_them(data, tmp_path, stand):
+def test_an_arm_is_pre_trained_from_several_seeds_and_each_meets_all_subsets(data, tmp_path, stand, pageless):
+    stand()
+    study.run(options(data, tmp_path / "s"))
+    made = stand()
+    out = study.run(options(data, tmp_path / "s", pretrain_seeds=2))
+    assert [(o.out.name, o.model.seed) for o, _ in made.pretrained] == [("pcrl-p2", 1)]
+    wanted = {(f"pcrl-p2-n{n}-s{s}", str(out / "pretrain/pcrl-p2"), s) for n in (4, 8) for s in range(3)}
+    assert {(o.out.name, o.init, o.subset_seed) for o in made.tuned} == wanted
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [row["pretraining"] for row in rows if row["arm"] == "pcrl"] == [1, 2] * 6
+    assert {row["pretraining"] for row in rows if row["arm"] == "scratch"} == {1} and len(rows) == 18
+    assert len({row["key"] for row in rows}) == 18
+    with pytest.raises(UserError, match="arm pcrl pretrain_seeds: 2 → 1"):
+        study.run(options(data, tmp_path / "s"))
+    # The second pre-training of one study is the first of another that begins one seed later.
+    later = stand()
+    study.run(options(data, tmp_path / "later", seed=1, known=(out,)))
+    assert not later.pretrained and not later.tuned
+
+
+def test_a_pre_training_is_left_out_only_if_all_its_runs_are_known(data, tmp_path, stand, pageless):
+    stand()
+    first = study.run(options(data, tmp_path / "s"))
+    made = stand()
+    study.run(options(data, tmp_path / "t", pretrain_seeds=2, known=(first,)))
+    assert [o.out.name for o, _ in made.pretrained] == ["pcrl-p2"] and len(made.tuned) == 6
+
+
+def test_all_labels_are_as_many_as_there_are(data, tmp_path, stand, capsys, pageless):
+    made = stand()
+    out = study.run(options(data, tmp_path / "s", n_labels=(4, "all")))
+    items = Store(data).items.filter(pl.col("split") != "test")
+    count = items["patient"].n_unique()
+    assert {(o.out.name, o.n_labels) for o in made.tuned if o.subset_seed == 0 and o.init == "scratch"} == {
+        ("scratch-n4-s0", 4), ("scratch-nall-s0", None)
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert {row["n_labels"] for row in rows} == {4, count}
+    assert [level["n_labels"] for level in read_json(out / "verdict.json")["labels"]] == [4, count]
+    again = stand()
+    study.run(options(data, tmp_path / "s", n_labels=(4, "all")))
+    assert not again.tuned
+    with pytest.raises(UserError, match=f"n_labels names {count} and all"):
+        study.run(options(data, tmp_path / "t", n_labels=(count, "all")))
+
+
+def test_an_arm_by_its_weights_is_known_by_them(data, tmp_path, stand, pageless):
     stand()
     for name in ("run", "moved"):
         encoder_card(data, tmp_path / name)

@@ -1,6 +1,7 @@
 """A study from the command line, with real training: verdict, report, resumption, and mistakes told in a sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ import pytest
 
 from medssl.cli import main
 from medssl.data.store import Store
-from medssl.files import read_json, write_toml
+from medssl.files import read_json, read_toml, write_toml
 
 FAST = {"steps": 3, "workers": 0, "patch": [32, 32], "log_every": 1}
 
@@ -49,6 +50,12 @@ def test_the_folder_describes_itself(finished):
     assert [c["arm"] for c in comparisons] == ["pcrl", "contrast_only"] and verdict["metric"] == "dice"
     rows = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and len({row["test_hash"] for row in rows}) == 1
+    watched = {"probe.linear", "probe.knn", "probe.voxel", "effective_rank", "feature_std"}
+    for row in rows:
+        assert row["seconds"] > 0 and row["hardware"].count(", ") == 3
+        assert watched <= row["pretrain"].keys() if row["arm"] != "scratch" else row["pretrain"] == {}
+    last = json.loads((finished / "pretrain/pcrl/metrics.jsonl").read_text().splitlines()[-1])
+    assert rows[-3]["pretrain"]["effective_rank"] == last["effective_rank"]
     terms = {arm: read_terms(finished / "pretrain" / arm) for arm in ("pcrl", "contrast_only")}
     assert "rebuild_hybrid" in terms["pcrl"] and "rebuild_hybrid" not in terms["contrast_only"]
     page = (finished / "report.html").read_text()
@@ -70,6 +77,19 @@ def test_the_same_command_again_touches_no_run(finished, recipe):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")}
     assert main(["study", "--config", str(recipe), "--out", str(finished)]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")}
+
+
+def test_what_is_recorded_needs_no_folder_and_no_training(finished, recipe, tmp_path, capsys):
+    for name in ("results.jsonl", "predictions.parquet"):
+        shutil.copy(finished / name, tmp_path)
+    out = tmp_path / "study"
+    assert main(["study", "--config", str(recipe), "--out", str(out), "--known", str(tmp_path)]) == 0
+    assert f"6 of 6 runs are known from {tmp_path}" in capsys.readouterr().err
+    assert not (out / "runs").exists() and not (out / "pretrain").exists()
+    assert read_json(out / "verdict.json") == read_json(finished / "verdict.json")
+    ids = {*Store(read_toml(recipe)["data"]).items["item"], *Store(read_toml(recipe)["data"]).items["patient"]}
+    table = pl.read_parquet(out / "predictions.parquet")
+    assert ids.isdisjoint(table["item"]) and ids.isdisjoint(table["patient"])
 
 
 def test_a_finished_run_can_be_an_arm_and_runs_go_side_by_side(finished, data, tmp_path):

@@ -53,6 +53,8 @@ class Log:
         self, run: Path, name: str, start: int, steps: int, *, tensorboard: bool = False, silent: bool = False
     ) -> None:
         self.metrics = Metrics(run, start, tensorboard) if not silent else None
+        before = [row["elapsed_s"] for row in read(run) if "elapsed_s" in row] if self.metrics else []
+        self.began = time.perf_counter() - (before[-1] if before else 0.0)
         self.line = Line(name, start, steps, silent)
         self.clock = Clock(steps)
         self.say = self.line.say
@@ -74,6 +76,7 @@ class Log:
         if self.metrics is not None:
             norms = {f"norm.{name}": value for name, value in step.norms.items()}
             row = {"step": step.step, **terms, "lr": step.lr, **norms, **rates, **(extra or {})}
+            row["elapsed_s"] = round(time.perf_counter() - self.began, 3)
             self.metrics.write({name: value for name, value in row.items() if name != "eta_s"})
         self.line.show(step.step, terms, rates)
 

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import platform
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +26,8 @@ class Machine:
     device: str
     precision: str
     threads: int
+    name: str = field(default="", compare=False)
+    """The processor's or the accelerator's, for whoever reads the results."""
 
 
 def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
@@ -34,7 +39,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
         raise UserError(f"no precision '{precision}'", "--precision", f"choose auto, {', '.join(PRECISIONS)}")
     if precision == "16" and device == "cpu":
         raise UserError("precision 16 needs a GPU", "--precision", "choose bf16 or 32")
-    return Machine(device, precision, threads or torch.get_num_threads())
+    return Machine(device, precision, threads or torch.get_num_threads(), _name(device))
 
 
 def fast_bf16(device: str) -> bool:
@@ -89,10 +94,17 @@ def place(fabric: Fabric, module: nn.Module, dims: int) -> nn.Module:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    import platform
     from importlib.metadata import version
 
     return {"python": platform.python_version()} | {n: version(n) for n in ("medssl", "torch", "monai", "lightning")}
+
+
+def _name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    facts = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", facts.read_text()) if device == "cpu" and facts.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _device(wanted: str) -> str:

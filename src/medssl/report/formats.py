@@ -47,6 +47,7 @@ class StudyRecord(TypedDict):
     options: "StudyOptions"
     pretrain: dict[str, dict[str, Any]]
     finetune: dict[str, Any]
+    pretrainings: NotRequired[dict[str, int]]
     data: NotRequired[dict[str, Any]]
     versions: NotRequired[dict[str, str]]
 
@@ -55,7 +56,7 @@ class StudyOptions(TypedDict):
     """What may grow when a study is extended."""
 
     seeds: int
-    n_labels: list[int]
+    n_labels: list[int | Literal["all"]]
     arms: list[str]
 
 

@@ -1,7 +1,6 @@
 """What a study will do: the command line over the recipe over the defaults, checked before anything runs."""
 
 import difflib
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -15,16 +14,17 @@ from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
-from medssl.report.ledger import PREDICTIONS, ROWS
 from medssl.stages.defaults import OPEN
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
 from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
+from medssl.stages.recipe_check import wrong_keys, wrong_values
 from medssl.value_types import fits, wrong_type
 
 TABLES = ("pretrain", "finetune")
 # Said once for all arms, at the top: arms that differ in these would not be compared for their pre-training.
 SHARED = {"encoder", "width", "norm", "device", "seed", "transductive", "data", "out", "task", "target"}
+_COUNTS = {"pretrain_steps": "steps", "pretrain_seeds": "pretrain_seeds"}  # options of a study, and keys of an arm
 _BY_STUDY = SHARED | {"n_labels", "subset_seed", "init", "model", "optim", "loop", "predictions"}
 
 
@@ -38,6 +38,18 @@ class Arm:
     options: Pretrain | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """Options of the method alone."""
+    pretrainings: int = 1
+    """How often it is pre-trained, each time from another seed."""
+
+    def start(self, pretraining: int) -> str:
+        """Name of what a run begins with. The first is the arm's own, so that more of them extend a study."""
+        return self.name if pretraining == 1 else f"{self.name}-p{pretraining}"
+
+    def pretrain(self, pretraining: int) -> Pretrain:
+        """The options of that pre-training."""
+        assert self.options is not None
+        model = replace(self.options.model, seed=self.options.model.seed + pretraining - 1)
+        return replace(self.options, model=model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +57,17 @@ class Run:
     """One fine-tuning of a study."""
 
     arm: Arm
-    n_labels: int
+    pretraining: int
+    """Which one of the arm it begins with, counted from 1."""
+    n_labels: int | None
+    """None: all labelled patients."""
     seed: int
     folder: Path
+
+    @property
+    def start(self) -> str:
+        """Name of what it begins with."""
+        return self.arm.start(self.pretraining)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +78,7 @@ class Recipe:
     out: Path
     task: Literal["classify", "segment"]
     target: str | None
-    n_labels: tuple[int, ...]
+    n_labels: tuple[int | Literal["all"], ...]
     seeds: int
     margin: float
     batch: int
@@ -73,16 +93,25 @@ class Recipe:
     finetune: Finetune
     """Of every run; labels, seed and where it begins are filled in by `job`."""
 
-    def job(self, n_labels: int, seed: int, init: str, out: Path) -> Finetune:
+    def job(self, n_labels: int | None, seed: int, init: str, out: Path) -> Finetune:
         """A fine-tuning on subset ``seed``; its initialisation is drawn from the same seed."""
         model = replace(self.finetune.model, seed=seed)
         return replace(self.finetune, out=out, init=init, n_labels=n_labels, subset_seed=seed, model=model)
 
+    @property
+    def counts(self) -> list[int | None]:
+        """Numbers of labelled patients, rising; None, which is all of them, comes last."""
+        return [*sorted(n for n in self.n_labels if n != "all"), *([None] if "all" in self.n_labels else [])]
+
     def runs(self) -> Iterator[Run]:
-        """Every fine-tuning. Seeds go first: an interrupted study compares all arms."""
-        for seed, n, arm in product(range(self.seeds), sorted(self.n_labels), self.arms):
-            folder = self.out / "runs" / f"{arm.name}-n{n}-s{seed}"
-            yield Run(arm=arm, n_labels=n, seed=seed, folder=folder)
+        """Every fine-tuning: each pre-training of an arm with each seed.
+
+        Seeds go first: an interrupted study compares all arms.
+        """
+        for seed, n, arm in product(range(self.seeds), self.counts, self.arms):
+            for k in range(1, arm.pretrainings + 1):
+                folder = self.out / "runs" / f"{arm.start(k)}-n{'all' if n is None else n}-s{seed}"
+                yield Run(arm=arm, pretraining=k, n_labels=n, seed=seed, folder=folder)
 
 
 def read_recipe(options: Study) -> Recipe:
@@ -94,7 +123,7 @@ def read_recipe(options: Study) -> Recipe:
     pretrain, finetune, named = _tables(table, top, given)
     if named and "arms" not in table and "arms" not in given:
         top["arms"] = (BASELINE, *named)
-    errors = [*_wrong_keys(table, where), *_wrong_values(top, given)]
+    errors = [*wrong_keys(table, where, TABLES), *wrong_values(top, given)]
     if "data" not in top:
         errors.append(UserError("no data named", "--data", "give the folder that `medssl prepare` filled"))
     raise_all(errors)  # what follows relies on these
@@ -126,13 +155,13 @@ def _top(table: Mapping[str, Any]) -> dict[str, Any]:
 def _tables(
     table: Mapping[str, Any], top: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
-    """[pretrain], [finetune] and the tables [pretrain.ARM]; steps that the command line names win in all of them."""
+    """[pretrain], [finetune] and the tables [pretrain.ARM]; counts that the command line names win in all of them."""
     pretrain, finetune = (dict(table[name]) if isinstance(table.get(name), Mapping) else {} for name in TABLES)
     named = {name: dict(pretrain.pop(name)) for name in list(pretrain) if isinstance(pretrain[name], Mapping)}
     for part, steps in ((pretrain, "pretrain_steps"), (finetune, "finetune_steps")):
         part["steps"] = top[steps] if steps in given else part.get("steps", top[steps])
-    if "pretrain_steps" in given:
-        named = {name: {k: v for k, v in own.items() if k != "steps"} for name, own in named.items()}
+    said = {key for option, key in _COUNTS.items() if option in given}
+    named = {name: {k: v for k, v in own.items() if k not in said} for name, own in named.items()}
     return pretrain, finetune, named
 
 
@@ -157,7 +186,7 @@ def _arms(
             arm, wrong = _pretrained(name, top, shared, named.get(name), where)
             errors += wrong
             arms += [arm] if arm else []
-    names = [arm.name for arm in arms]
+    names = [arm.start(k) for arm in arms for k in range(1, arm.pretrainings + 1)]
     errors += [
         UserError(f"arm '{n}' is named twice", "--arms", "name it once") for n in set(names) if names.count(n) > 1
     ]
@@ -175,7 +204,7 @@ def _pretrained(
     name: str, top: Mapping[str, Any], shared: Mapping[str, Any], own: Mapping[str, Any] | None, where: Path | None
 ) -> tuple[Arm | None, list[UserError]]:
     own = dict(own or {})
-    method = own.pop("method", name)
+    method, times = own.pop("method", name), own.pop("pretrain_seeds", top["pretrain_seeds"])
     if method not in METHODS:
         near = difflib.get_close_matches(str(method), METHODS, n=1)
         fix = f"did you mean '{near[0]}'?" if near else f"choose scratch, {', '.join(METHODS)}, or NAME=RUN"
@@ -188,8 +217,11 @@ def _pretrained(
     options, errors = _filled(Pretrain, rest, top, place, words, method=method, transductive=top["transductive"])
     hints = get_type_hints(kind)
     errors += [wrong_type(k, v, hints[k], place) for k, v in mine.items() if not fits(v, hints[k])]
+    if not fits(times, int) or times < 1:
+        errors.append(UserError(f"pretrain_seeds is {times!r}", _place(where, f"pretrain.{name}"), "give 1 or more"))
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in mine.items()}
-    return (None if errors else Arm(name=name, method=method, options=options, settings=settings)), errors
+    arm = None if errors else Arm(name=name, method=method, options=options, settings=settings, pretrainings=times)
+    return arm, errors
 
 
 def _unreadable(arm: Arm) -> list[UserError]:
@@ -241,43 +273,3 @@ def _part(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 def _place(where: Path | None, name: str) -> str:
     return f"{where} [{name}]" if where else f"[{name}]"
-
-
-# Checks --------------------------------------------------------------------------------------------------------------
-
-
-def _wrong_keys(table: Mapping[str, Any], where: Path | None) -> Iterator[UserError]:
-    """Unknown keys of the recipe, and values of the wrong type."""
-    hints = get_type_hints(Study)
-    known = set(hints) - {"out", "config"}
-    for key, value in table.items():
-        if key in TABLES:
-            if not isinstance(value, Mapping):
-                yield UserError(f"key '{key}' is not a table", where, f"write [{key}] and its keys below it")
-        elif key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
-            yield UserError(f"unknown key '{key}'", where, fix)
-        elif not fits(value, hints[key]):
-            yield wrong_type(key, value, hints[key], where)
-
-
-def _wrong_values(top: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[UserError]:
-    least = {"seeds": 1, "pretrain_steps": 1, "finetune_steps": 1, "batch": 2, "jobs": 1}
-    for name, smallest in least.items():
-        if isinstance(top[name], int) and top[name] < smallest:
-            yield UserError(f"{name} is {top[name]}", _said(name, given), f"give {smallest} or more")
-    counts = top["n_labels"]
-    if not counts or any(not isinstance(n, int) or n < 1 for n in counts) or len(set(counts)) < len(counts):
-        yield UserError(f"n_labels is {counts}", _said("n_labels", given), "give different numbers above 0")
-    if isinstance(top["known"], tuple):
-        for path in (folder / name for folder in top["known"] for name in (ROWS, PREDICTIONS)):
-            if not path.is_file():
-                fix = "name folders with the results.jsonl and predictions.parquet of a study"
-                yield UserError("no such file", path, fix)
-    if isinstance(top["margin"], (int, float)) and not 0 <= top["margin"] < math.inf:
-        yield UserError(f"margin is {top['margin']}", _said("margin", given), "give 0 or more")
-
-
-def _said(name: str, given: Mapping[str, Any]) -> str:
-    return f"--{name.replace('_', '-')}" if name in given else "recipe"

@@ -23,8 +23,7 @@ from medssl.engine.record import finished
 from medssl.errors import UserError
 from medssl.evaluate.verdict import BASELINE, METRIC_NAMES, ScoredRun, verdict
 from medssl.report.facts import fingerprint
-from medssl.report.formats import Score, damaged, table
-from medssl.report.ledger import Ledger, by_content
+from medssl.report.ledger import Ledger
 from medssl.stages import finetune, pretrain
 from medssl.stages.finetune_modalities import store_of
 from medssl.stages.options.study import Study
@@ -35,6 +34,7 @@ from medssl.stages.study_check import check
 from medssl.stages.study_keys import Planned, planned
 from medssl.stages.study_known import known
 from medssl.stages.study_record import leak_checks, settle
+from medssl.stages.study_result import collect
 
 Failures = dict[str, str]
 
@@ -53,16 +53,14 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         plan = planned(recipe, contents)
         earlier = known(recipe.known, plan)
         settle(recipe, store)
-        _results(
-            recipe, contents, plan, earlier
-        )  # runs that a disk has damaged are told before hours are spent on the rest
+        collect(recipe, contents, plan, earlier)  # what a disk has damaged is told before hours are spent
         todo = [one for one in plan if one.key not in earlier.predictions and not finished(one.run.folder)]
-        inits, failed = _pretrained(recipe, {one.run.arm.name for one in todo})
+        inits, failed = _pretrained(recipe, {one.run.start for one in todo})
         facts = fingerprint(store.items, store.plan.contract(), store.hash)
-        facts["checks"] += leak_checks(recipe, inits, store)
+        facts["checks"] += leak_checks(recipe, {one.run.arm.name for one in plan if one.run.start in inits}, store)
         files.write_json(out / "data.json", facts)
         failed |= _finetuned(recipe, todo, inits)
-        results = _results(recipe, contents, plan, earlier)
+        results = collect(recipe, contents, plan, earlier)
         results.write(out)
         found = _judged(recipe, results, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
         files.write_json(out / "verdict.json", found)
@@ -81,30 +79,30 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
 
 
 def _pretrained(recipe: Recipe, needed: Collection[str]) -> tuple[dict[str, str], Failures]:
-    """What each arm starts from, by name; arms whose pre-training failed are missing and told of.
+    """What runs begin with, by the name of their start; what failed is missing and told of.
 
-    Only arms that are ``needed`` are pre-trained: of the others every run is there.
+    Only what is ``needed`` is pre-trained: of the others every run is there.
     """
     inits: dict[str, str] = {}
     failed: Failures = {}
-    for arm in recipe.arms:
+    for name, (arm, k) in {run.start: (run.arm, run.pretraining) for run in recipe.runs()}.items():
         if arm.options is None:
-            inits[arm.name] = str(arm.run) if arm.run else BASELINE
+            inits[name] = str(arm.run) if arm.run else BASELINE
             continue
-        folder = recipe.out / "pretrain" / arm.name
+        folder = recipe.out / "pretrain" / name
         try:
-            if arm.name in needed and not finished(folder):
-                pretrain.run(replace(arm.options, out=folder), arm.settings)
-            inits[arm.name] = str(folder)
+            if name in needed and not finished(folder):
+                pretrain.run(replace(arm.pretrain(k), out=folder), arm.settings)
+            inits[name] = str(folder)
         except Exception as error:
-            failed[f"pretrain/{arm.name}"] = _told(error, recipe.out / "logs" / f"pretrain-{arm.name}.txt")
+            failed[f"pretrain/{name}"] = _told(error, recipe.out / "logs" / f"pretrain-{name}.txt")
     return inits, failed
 
 
 def _finetuned(recipe: Recipe, todo: Sequence[Planned], inits: Mapping[str, str]) -> Failures:
     """Fine-tune what is to do; returns what failed."""
-    runs = [one.run for one in todo if one.run.arm.name in inits]
-    jobs = [_threaded(recipe.job(run.n_labels, run.seed, inits[run.arm.name], run.folder), recipe.jobs) for run in runs]
+    runs = [one.run for one in todo if one.run.start in inits]
+    jobs = [_threaded(recipe.job(run.n_labels, run.seed, inits[run.start], run.folder), recipe.jobs) for run in runs]
     logs, failed = recipe.out / "logs", {}
     logs.mkdir(exist_ok=True)
     with progress("fine-tune", len(jobs)) as step:
@@ -151,28 +149,11 @@ def _failure(failed: Failures, finished_runs: int, out: Path) -> UserError:
 # Verdict -------------------------------------------------------------------------------------------------------------
 
 
-def _results(recipe: Recipe, contents: Contents, plan: Sequence[Planned], earlier: Ledger) -> Ledger:
-    """What is known of the study's runs, in a fixed order: its own first, else as recorded ``earlier``."""
-    recorded, found = {row["key"]: row for row in earlier.rows}, Ledger()
-    for one in sorted(plan, key=lambda one: (recipe.arms.index(one.run.arm), one.run.n_labels, one.run.seed)):
-        run, folder = one.run, one.run.folder
-        named = {"key": one.key, "arm": run.arm.name, "n_labels": run.n_labels, "seed": run.seed}
-        if finished(folder):
-            result = table(folder / "result.json", Score)
-            if not result:
-                raise damaged(folder / "result.json", "the file is gone")
-            kept = {name: result[name] for name in ("metric", "value", "metrics", "test_hash")}
-            predictions = by_content(folder / "predictions.parquet", contents)
-            found.add(named | kept | {"run": f"runs/{folder.name}"}, predictions)
-        elif one.key in recorded:
-            row = {name: value for name, value in recorded[one.key].items() if name != "run"}
-            found.add(row | named, earlier.predictions[one.key])
-    return found
-
-
 def _judged(recipe: Recipe, results: Ledger, failed: Failures) -> dict[str, Any]:
     runs = [
-        ScoredRun(row["arm"], row["n_labels"], row["seed"], results.predictions[row["key"]]) for row in results.rows
+        ScoredRun(row["arm"], row["n_labels"], row["seed"], results.predictions[row["key"]])
+        for row in results.rows
+        if row["pretraining"] == 1  # until a verdict knows of several
     ]
     if not runs and failed:
         raise _failure(failed, 0, recipe.out)

@@ -26,8 +26,9 @@ def check(recipe: Recipe) -> None:
 
 
 def _finetunings(recipe: Recipe) -> Iterator[Callable[[], object]]:
-    scratch = recipe.job(min(recipe.n_labels), 0, BASELINE, recipe.out)
-    for n in sorted({min(recipe.n_labels), max(recipe.n_labels)}):
+    counts = recipe.counts
+    scratch = recipe.job(counts[0], 0, BASELINE, recipe.out)
+    for n in dict.fromkeys([counts[0], *counts[-2:]]):
         yield partial(set_up, replace(scratch, n_labels=n))
     for arm in recipe.arms:
         if arm.run:

@@ -20,11 +20,11 @@ from medssl.data.pairing import subjects
 from medssl.data.several import FusedStore
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
+from medssl.loading import find_weights, towers_of
 from medssl.stages.configure import method_config
-from medssl.stages.finetune_modalities import initial_weights
 from medssl.stages.finetune_setup import set_up
 from medssl.stages.pretrain import training_rows
-from medssl.stages.recipe import Arm, Recipe, Run
+from medssl.stages.recipe import Recipe, Run
 from medssl.stages.study_record import flat, plain
 
 PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
@@ -44,6 +44,8 @@ class Planned:
 
     run: Run
     key: str
+    labels: int
+    """Labelled patients."""
 
 
 def planned(recipe: Recipe, learnt: Contents) -> list[Planned]:
@@ -52,31 +54,42 @@ def planned(recipe: Recipe, learnt: Contents) -> list[Planned]:
     ``learnt``: the items that are fine-tuned on; pre-training sees single scans.
     """
     scans = Contents(learnt.store.base) if isinstance(learnt.store, FusedStore) else learnt
-    starts = {arm.name: _hash(_start(arm, recipe, scans)) for arm in recipe.arms}
-    found, wrong, tuned = [], {}, {}
+    starts, tuned, wrong, found = {}, {}, {}, []
     for run in recipe.runs():
+        if run.start not in starts:
+            starts[run.start] = _hash(_start(run, recipe, scans))
         case = (run.n_labels, run.seed)
         if case not in tuned:
             try:
                 tuned[case] = _tuned(recipe, run, learnt)
             except UserError as error:
                 wrong[str(error)] = error
-                tuned[case] = ""
-        found.append(Planned(run, f"{starts[run.arm.name]}-{tuned[case]}"))
-    raise_all(wrong.values())
+                tuned[case] = ("", 0)
+        key, labels = tuned[case]
+        found.append(Planned(run, f"{starts[run.start]}-{key}", labels))
+    raise_all([*wrong.values(), *_twice(found)])
     return found
+
+
+def _twice(plan: list[Planned]) -> list[UserError]:
+    """A number of labels that is all of them, beside ``all``."""
+    every = {one.labels for one in plan if one.run.n_labels is None} - {0}
+    numbers = sorted({one.labels for one in plan if one.run.n_labels is not None} & every)
+    fix = "leave one of the two out"
+    return [UserError(f"n_labels names {n} and all, and all are {n}", "--n-labels", fix) for n in numbers]
 
 
 # What a fine-tuning begins with --------------------------------------------------------------------------------------
 
 
-def _start(arm: Arm, recipe: Recipe, contents: Contents) -> dict[str, Any]:
+def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
+    arm = run.arm
     if arm.run is not None:
-        weights = dict.fromkeys(initial_weights(str(arm.run), recipe.finetune.modalities))
-        return {"weights": [_file_hash(path) for path in weights]}
+        weights = towers_of(arm.run) or {"": find_weights(arm.run)}
+        return {"weights": {name: _file_hash(path) for name, path in weights.items()}}
     if arm.options is None:
         return {"weights": BASELINE}
-    options, store = arm.options, contents.store
+    options, store = arm.pretrain(run.pretraining), contents.store
     rows = training_rows(store, options.transductive)
     _, config, reader = method_config(options, arm.settings, store, rows)
     columns = [contents.groups(subjects(store, options.pair_by))]
@@ -97,8 +110,8 @@ def _file_hash(path: Path) -> str:
 # The fine-tuning itself ----------------------------------------------------------------------------------------------
 
 
-def _tuned(recipe: Recipe, run: Run, contents: Contents) -> str:
-    """FINETUNING-SCANS of a run, which are those of scratch: arms differ by where they begin."""
+def _tuned(recipe: Recipe, run: Run, contents: Contents) -> tuple[str, int]:
+    """FINETUNING-SCANS of a run and its labelled patients, all as of scratch: arms differ by where they begin."""
     setup = set_up(recipe.job(run.n_labels, run.seed, BASELINE, recipe.out), contents.store)
     settings = {
         "settings": _settings(flat(recipe.finetune) | to_table(setup.config) | {"seed": None}),
@@ -110,7 +123,7 @@ def _tuned(recipe: Recipe, run: Run, contents: Contents) -> str:
     truth = [row.tobytes().hex() for row in np.nan_to_num(setup.truth.matrix, nan=-1).astype("<f4")]
     told = partial(contents.of, masks=recipe.task == "segment")
     scans = {part: told(getattr(setup.subset, part), truth) for part in ("train", "val", "test")}
-    return f"{_hash(settings)}-{_hash(scans | {'seed': setup.config.seed})}"
+    return f"{_hash(settings)}-{_hash(scans | {'seed': setup.config.seed})}", setup.subset.patients
 
 
 # Hash ----------------------------------------------------------------------------------------------------------------

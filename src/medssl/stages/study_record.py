@@ -27,7 +27,7 @@ def settle(recipe: Recipe, store: Store) -> None:
     if path.exists():
         before = table(path, StudyRecord)
         files.check_format(before, path)
-        found = [*_shrunk(before["options"], now["options"]), *_changed(before, now)]
+        found = [*_shrunk(before, now), *_changed(before, now)]
         if found:
             fix = "repeat the old values, or choose another --out; seeds, label counts and arms may be added"
             raise UserError(f"the study was begun with other options: {'; '.join(found)}", recipe.out, fix)
@@ -44,6 +44,7 @@ def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
         "format": files.FORMAT,
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
         "pretrain": {arm.name: _arm(arm) for arm in recipe.arms},
+        "pretrainings": {arm.name: arm.pretrainings for arm in recipe.arms},
         "finetune": flat(recipe.finetune),
         "data": {"path": str(recipe.data.resolve()), "hash": store.hash, "split": _split_hash(store)},
         "versions": versions(),
@@ -79,6 +80,10 @@ def _split_hash(store: Store) -> str:
 def _shrunk(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Seeds, label counts and arms that the study has and the command leaves out."""
     found = []
+    for arm, times in before.get("pretrainings", {}).items():
+        if times > now["pretrainings"].get(arm, times):
+            found.append(f"arm {arm} pretrain_seeds: {times} → {now['pretrainings'][arm]}")
+    before, now = before["options"], now["options"]
     if now["seeds"] < before["seeds"]:
         found.append(f"seeds: {before['seeds']} → {now['seeds']}")
     for name in ("n_labels", "arms"):

@@ -14,6 +14,7 @@ DEFAULTS: dict[str, Any] = {
     "arms": ("scratch", "pcrl"),
     "n_labels": (10, 30, 100),
     "seeds": 5,
+    "pretrain_seeds": 1,
     "margin": 0.01,
     "encoder": "resnet18",
     "width": None,
@@ -53,10 +54,12 @@ class Study:
     arms: Annotated[tuple[str, ...] | None, _default("arms", "ARM [ARM ...]")] = None
     """scratch, a method's name (pre-trained once here), a table [pretrain.ARM] of the recipe, or NAME=RUN for a
     finished run or an encoder file."""
-    n_labels: Annotated[tuple[int, ...] | None, _default("n_labels", "N [N ...]")] = None
-    """Labelled patients, validation included."""
+    n_labels: Annotated[tuple[int | Literal["all"], ...] | None, _default("n_labels", "N|all [N|all ...]")] = None
+    """Labelled patients, validation included; all for every one, then with the split's own validation patients."""
     seeds: Annotated[int | None, _default("seeds", "INT")] = None
     """Label subsets and initialisations."""
+    pretrain_seeds: Annotated[int | None, _default("pretrain_seeds", "INT")] = None
+    """Pre-trainings of each arm, from seed, seed + 1, …; each is fine-tuned with all --seeds."""
     margin: Annotated[float | None, _default("margin", "FLOAT")] = None
     """Differences inside ± this are called no help."""
     encoder: Annotated[str | None, _default("encoder", "NAME")] = None
