@@ -186,6 +186,23 @@ def test_what_others_recorded_holds_for_the_same_scans_only(data, tmp_path, stan
     assert len(other.tuned) == 12 and len(other.pretrained) == 1
 
 
+def test_finished_runs_are_not_recorded_under_the_labels_of_today(data, tmp_path, stand, pageless):
+    stand()
+    mine = shutil.copytree(data, tmp_path / "data")
+    out = study.run(options(mine, tmp_path / "s"))
+    frame = pl.read_parquet(mine / "index.parquet")
+    row = frame["split"].to_list().index("test")
+    other = {"yes": "no", "no": "yes"}
+    cells = [other[cell] if i == row else cell for i, cell in enumerate(frame["label.lesion"])]
+    frame.with_columns(pl.Series("label.lesion", cells)).write_parquet(mine / "index.parquet")
+    made = stand()
+    with pytest.raises(UserError, match="changed since 12 runs finished: other scans, labels or seeds"):
+        study.run(options(mine, tmp_path / "s"))
+    shutil.rmtree(out / "runs")
+    study.run(options(mine, tmp_path / "s"))
+    assert len(made.tuned) == 12 and not made.pretrained
+
+
 def test_an_arm_is_pre_trained_from_several_seeds_and_each_meets_all_subsets(data, tmp_path, stand, pageless):
     stand()
     study.run(options(data, tmp_path / "s"))

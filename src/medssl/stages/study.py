@@ -32,7 +32,7 @@ from medssl.stages.recipe import Recipe, read_recipe
 from medssl.stages.report import spared, write_study_report
 from medssl.stages.study_check import check
 from medssl.stages.study_keys import Planned, planned
-from medssl.stages.study_known import known
+from medssl.stages.study_known import known, refuse_stale
 from medssl.stages.study_record import leak_checks, settle
 from medssl.stages.study_result import collect
 
@@ -53,6 +53,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         plan = planned(recipe, contents)
         earlier = known(recipe.known, plan)
         settle(recipe, store)
+        refuse_stale(out, plan)
         collect(recipe, contents, plan, earlier)  # what a disk has damaged is told before hours are spent
         todo = [one for one in plan if one.key not in earlier.predictions and not finished(one.run.folder)]
         inits, failed = _pretrained(recipe, {one.run.start for one in todo})

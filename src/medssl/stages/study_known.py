@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from medssl.report.ledger import Ledger, recorded
+from medssl.engine.record import finished
+from medssl.errors import UserError
+from medssl.report.ledger import Ledger, read, recorded
 from medssl.stages.study_keys import PARTS, Planned
 
 
@@ -20,6 +23,21 @@ def known(folders: Sequence[Path], plan: Sequence[Planned]) -> Ledger:
             if row["key"] in wanted and row["key"] not in found.predictions:
                 found.add(row, there.predictions[row["key"]])
     return found
+
+
+def refuse_stale(out: Path, plan: Sequence[Planned]) -> None:
+    """Refuse finished runs that the study has recorded under another key: their labels or code have changed since."""
+    before: dict[str, str] = {}
+    with suppress(UserError):  # a damaged record is written anew
+        before = {row["run"]: row["key"] for row in read(out).rows if "run" in row and "key" in row}
+    now = {f"runs/{one.run.folder.name}": one.key for one in plan if finished(one.run.folder)}
+    stale = {name for name, key in now.items() if before.get(name, key) != key}
+    if stale:
+        pairs = [zip(before[name].split("-"), now[name].split("-"), strict=True) for name in stale]
+        differ = [any(old != new for old, new in part) for part in zip(*pairs, strict=True)]
+        other = " and ".join(name for name, differs in zip(PARTS, differ, strict=True) if differs)
+        what = f"the data or the code have changed since {len(stale)} runs finished: other {other}"
+        raise UserError(what, out, "choose another --out, or delete the folders of its runs to run them again")
 
 
 def _why_none(wanted: set[str], there: set[str]) -> str:
