@@ -71,7 +71,7 @@ def test_the_verdict_comes_first_and_says_what_verdict_json_says(page, study):
         for comparison in level["comparisons"]:
             assert comparison["sentence"] in page
             assert f"{comparison['difference']:+.3f}".replace("-", "−") in page
-    assert found["note"] in page
+    assert all(note in page for note in found["notes"])
 
 
 def test_the_page_needs_no_network_and_runs_nothing(page):

@@ -11,134 +11,83 @@ from that t distribution, with the variance between the seeds less what patients
 the bootstrap draws; those are widened for the number of patients in the same way. The quantiles of the sum cover
 the truth in 93–98 % of the same simulations. Seeds draw their subsets from one pool of labelled patients, so the
 interval speaks for this pool.
+
+Where an arm was pre-trained several times and every pre-training fine-tuned with the same seeds, pre-trainings are a
+third population, with its own t distribution. Everything holds for several scores at once, as of a learning curve:
+variances are then covariance matrices (`joint`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float
 from scipy import stats
 
 RESAMPLES = 4000
+POWER_80 = float(stats.norm.ppf(0.8))  # standard errors beyond the threshold that 4 of 5 studies reach
 _CHUNK = 100_000  # weights handled at once: what fits the cache is twice as fast
-
-
-class Scorer(Protocol):
-    """A metric of one run's predictions as a function of how often each patient counts."""
-
-    needed: Float[np.ndarray, "patients groups"]
-    """Above zero where a patient belongs to a group that a resample must not lack (a class's positives)."""
-
-    def __call__(self, weights: Float[np.ndarray, "n patients"]) -> Float[np.ndarray, "n"]: ...
-
-
-class PatientMean:
-    """Mean over patients of each patient's mean, as of Dice; NaN values (structure absent) do not count."""
-
-    def __init__(self, values: Float[np.ndarray, "items columns"], codes: Sequence[int], patients: int) -> None:
-        per_patient = np.full(patients, np.nan)
-        owner = np.asarray(codes)
-        for p in range(patients):
-            mine = values[owner == p]
-            if np.isfinite(mine).any():
-                per_patient[p] = np.nanmean(mine)
-        self._known = np.isfinite(per_patient)
-        self._values = np.where(self._known, per_patient, 0.0)
-        self.needed = self._known[:, None].astype(float)
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        return (weights @ self._values) / (weights @ self._known)
-
-
-class MacroAuc:
-    """Area under the ROC curve, the mean over classes; an item counts as often as its patient was drawn."""
-
-    def __init__(self, prob: np.ndarray, truth: np.ndarray, codes: Sequence[int], patients: int) -> None:
-        """``prob``, ``truth`` (items, classes); truth 0, 1 or NaN. A class with one side only is left out."""
-        self._classes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        owners, needed = np.asarray(codes), []
-        for column in range(truth.shape[1]):
-            known = np.isfinite(truth[:, column])
-            label, owner = truth[known, column] > 0.5, owners[known]
-            if label.all() or not label.any():
-                continue
-            order = np.argsort(prob[known, column], kind="stable")
-            score = prob[known, column][order]
-            ties = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # where each group of equal scores starts
-            self._classes.append((owner[order], label[order], ties))
-            needed += [np.bincount(owner[side], minlength=patients) for side in (label, ~label)]
-        self.needed = np.array(needed, float).T if needed else np.zeros((patients, 1))
-
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        if not self._classes:
-            return np.full(len(weights), np.nan)
-        step = max(1, _CHUNK // max(len(owner) for owner, *_ in self._classes))
-        parts = [self._score(weights[i : i + step]) for i in range(0, len(weights), step)]
-        return np.concatenate([np.empty(0), *parts])  # no weights, no scores: one patient cannot be resampled
-
-    def _score(self, weights: np.ndarray) -> np.ndarray:
-        total = np.zeros(len(weights))
-        for owner, label, ties in self._classes:
-            w = weights[:, owner]
-            positive = np.add.reduceat(w * label, ties, axis=1)
-            negative = np.add.reduceat(w * ~label, ties, axis=1)
-            below = np.cumsum(negative, axis=1) - negative / 2  # a tie counts half
-            total += (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
-        return total / len(self._classes)
-
-
-def scorer(predictions: pl.DataFrame, metric: str, patients: Sequence[str]) -> Scorer:
-    """The metric ("auc" or "dice") of one run's predictions, over ``patients`` in this order."""
-    place = {name: i for i, name in enumerate(patients)}
-    codes = [place[name] for name in predictions["patient"].cast(pl.String)]
-    if metric == "auc":
-        probs = [name for name in predictions.columns if name.startswith("prob.")]
-        truths = ["truth." + name.removeprefix("prob.") for name in probs]
-        prob, truth = (predictions.select(pl.col(c).cast(pl.Float64)).to_numpy() for c in (probs, truths))
-        return MacroAuc(prob, truth, codes, len(place))
-    names = [name for name in predictions.columns if name.startswith("dice.")]
-    return PatientMean(predictions.select(pl.col(names).cast(pl.Float64)).to_numpy(), codes, len(place))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Variances of the scores: of one seed, of one patient, and of what is left of one seed on one patient."""
+    """Variances of the scores: of one seed, of one patient, of what is left of one seed on one patient, and of one
+    pre-training (0 where there is but one, which shows nothing of how much they differ)."""
 
     seed: float
     patient: float
     rest: float
     df_ratio: float
     """Degrees of freedom a test patient brings: 1, less where a rare class decides."""
+    pretraining: float = 0.0
 
-    def half_width(self, seeds: float, patients: float) -> float:
-        """Half a 95 % interval, roughly, with that many seeds and test patients."""
+    def half_width(self, seeds: float, patients: float, pretrainings: float = 1, level: float = 0.95) -> float:
+        """Half an interval, roughly, with that many seeds, test patients and pre-trainings."""
         if seeds < 2 or patients * self.df_ratio < 2:
             return float("inf")
-        t_seed = stats.t.ppf(0.975, seeds - 1)
-        t_patient = stats.t.ppf(0.975, max(1.0, patients * self.df_ratio - 1))
+        tail = (1 + level) / 2
+        t_seed, t_more = stats.t.ppf(tail, seeds - 1), stats.t.ppf(tail, max(1.0, pretrainings - 1))
+        t_patient = stats.t.ppf(tail, max(1.0, patients * self.df_ratio - 1))
         over_patients = self.patient / patients + self.rest / (seeds * patients)
-        return float(np.sqrt(t_seed**2 * self.seed / seeds + t_patient**2 * over_patients))
+        over_runs = t_seed**2 * self.seed / seeds + t_more**2 * self.pretraining / pretrainings
+        return float(np.sqrt(over_runs + t_patient**2 * over_patients))
+
+    def error(self, seeds: float, patients: float, pretrainings: float = 1) -> float:
+        """Standard error of the mean."""
+        over_patients = self.patient / patients + self.rest / (seeds * patients)
+        return float(np.sqrt(self.seed / seeds + self.pretraining / pretrainings + over_patients))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its uncertainty. ``draws`` are what the quantiles are taken of."""
+    """A mean over runs with its uncertainty. ``draws`` are what the quantiles are taken of."""
 
     mean: float
     draws: np.ndarray
     spread: Spread
     seeds: int
     patients: int
+    pretrainings: int = 1
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Central interval of this level; infinite where nothing can be said (a single patient)."""
-        if not len(self.draws):
-            return (float("-inf"), float("inf"))
-        low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return quantiles(self.draws, level)
+
+    def p(self) -> float:
+        """Two-sided: below 1 − level exactly where the interval of that level excludes zero; 1 where one cannot say."""
+        if not len(self.draws) or self.seeds < 2:
+            return 1.0
+        below = np.interp(0.0, np.sort(self.draws), np.linspace(0, 1, len(self.draws)))
+        return float(2 * min(below, 1 - below))
+
+    def detectable(self, level: float = 0.95) -> float:
+        """The least true difference that an interval of this level would show to be none of chance in 4 of 5 studies.
+
+        Infinite where there is one seed, or too few patients.
+        """
+        if self.seeds < 2 or not len(self.draws):
+            return float("inf")
+        size = (self.seeds, self.patients, self.pretrainings)
+        return self.spread.half_width(*size, level) + POWER_80 * self.spread.error(*size)
 
 
 def resample(needed: np.ndarray, rng: np.random.Generator, n: int = RESAMPLES) -> np.ndarray:
@@ -162,40 +111,104 @@ def resample(needed: np.ndarray, rng: np.random.Generator, n: int = RESAMPLES) -
     return np.concatenate(kept)[:n]
 
 
+def quantiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Central interval of draws; infinite where there are none."""
+    if not len(draws):
+        return (float("-inf"), float("inf"))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def estimate(full: np.ndarray, resampled: np.ndarray, needed: np.ndarray, rng: np.random.Generator) -> Estimate:
-    """A mean over seeds. ``full`` (seeds,) on all patients; ``resampled`` (n, seeds) on resampled ones.
+    """A mean over runs. ``full`` (seeds,) or (pretrainings, seeds) on all patients; ``resampled`` (n, …) on resampled
+    ones.
 
     With one seed the draws hold the patients' error only; the caller must not call that an interval over seeds.
     """
-    n, seeds = resampled.shape
+    table = np.atleast_2d(full)[..., None]
+    draws, of = joint(table, resampled.reshape(len(resampled), *table.shape), needed, rng)
     patients = int(needed.any(1).sum())
+    more, seeds, _ = table.shape
+    if not len(draws):
+        return Estimate(float(full.mean()), np.empty(0), Spread(np.nan, np.nan, np.nan, 1.0), seeds, patients, more)
+    share, over, more_share, rest = (float(part[0, 0]) for part in of)
+    df_ratio = (_freedom(needed) + 1) / patients
+    spread = Spread(
+        share * seeds, max(0.0, over - rest) * patients, rest * seeds * patients, df_ratio, more_share * more
+    )
+    return Estimate(float(full.mean()), draws[:, 0], spread, seeds, patients, more)
+
+
+def joint(
+    full: Float[np.ndarray, "pretrainings seeds scores"],
+    resampled: Float[np.ndarray, "n pretrainings seeds scores"],
+    needed: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "drawn scores"], tuple[np.ndarray, ...]]:
+    """Draws of the means of several scores that share runs and patients; none where the patients are too few.
+
+    Also the covariances of these means that come of seeds, of patients, of pre-trainings, and (a part of the
+    patients') of what is left of single seeds on single patients.
+    """
+    n, more, seeds, k = resampled.shape
     df = _freedom(needed)
     if n == 0 or df < 1:
-        return Estimate(float(full.mean()), np.empty(0), Spread(np.nan, np.nan, np.nan, 1.0), seeds, patients)
+        return np.empty((0, k)), ()
     unbiased = (df + 1) / df  # a bootstrap of p values shows (p - 1)/p of their variance
     error = resampled - full
-    common = error.mean(1)
-    over_patients = common.var() * unbiased
-    rest = (error - common[:, None]).var(0).sum() / (seeds - 1) * unbiased if seeds > 1 else 0.0  # σ²ᵣ / patients
-    between = full.var(ddof=1) / seeds if seeds > 1 else 0.0
-    # `rest / seeds` is part of both `over_patients` and `between`; it must count once.
-    of_seeds = max(0.0, between - rest / seeds)
-    of_patients = max(0.0, over_patients - rest / seeds)
-    draws = full.mean() + common * np.sqrt(unbiased * df / rng.chisquare(df, n))  # normal to Student's t
-    if seeds > 1:
-        draws = draws + np.sqrt(of_seeds) * rng.standard_t(seeds - 1, n)
-    spread = Spread(of_seeds * seeds, of_patients * patients, rest * patients, (df + 1) / patients)
-    return Estimate(float(full.mean()), draws, spread, seeds, patients)
+    error -= error.mean(0)
+    common = (resampled - full).mean((1, 2))
+    over_patients = _outer(error.mean((1, 2))) / n * unbiased
+    # What differs between runs holds what single patients do to them, which `over_patients` holds too: it counts once.
+    between_seeds, of_rest = (_between(x.mean(-3), -2) for x in (full, error))
+    between_more, of_rest_more = (_between(x.mean(-2), -2) for x in (full, error))
+    rest = of_rest * unbiased / max(seeds, 1)
+    # The seeds' own answer to each pre-training is in both, too.
+    mixed, of_rest_mixed = (_interaction(x) for x in (full, error))
+    twice = _positive(mixed - of_rest_mixed * unbiased) / (more * seeds)
+    of_seeds = _positive(between_seeds / seeds - rest - twice)
+    of_more = _positive((between_more - of_rest_more * unbiased) / more)
+    draws = full.mean((0, 1)) + common * np.sqrt(unbiased * df / rng.chisquare(df, n))[:, None]  # normal to Student's t
+    for covariance, units in ((of_seeds, seeds), (of_more, more)):
+        if units > 1:
+            draws = draws + _student(covariance, units - 1, n, rng)
+    return draws, (of_seeds, over_patients, of_more, rest)
+
+
+def _outer(x: np.ndarray) -> np.ndarray:
+    """Sum of products of the last axis with itself over all others."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat.T @ flat
+
+
+def _between(x: np.ndarray, axis: int) -> np.ndarray:
+    """Covariance over an axis, the mean over draws if there are any; nothing where there is one unit."""
+    units = x.shape[axis]
+    draws = x.size // (units * x.shape[-1])
+    return _outer(x - x.mean(axis, keepdims=True)) / (draws * max(units - 1, 1))
+
+
+def _interaction(x: np.ndarray) -> np.ndarray:
+    """What neither pre-training nor seed explains: the residual covariance of a two-way table without repeats."""
+    *draws, more, seeds, _ = x.shape
+    left = x - x.mean(-3, keepdims=True) - x.mean(-2, keepdims=True) + x.mean((-3, -2), keepdims=True)
+    return _outer(left) / (int(np.prod(draws)) * max((more - 1) * (seeds - 1), 1))
+
+
+def _positive(matrix: np.ndarray) -> np.ndarray:
+    """The nearest covariance: an estimated difference of two need not be one."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * values.clip(0)) @ vectors.T
+
+
+def _student(covariance: np.ndarray, df: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """(n, scores) draws of a multivariate t distribution around zero."""
+    values, vectors = np.linalg.eigh(covariance)
+    normal = rng.standard_normal((n, len(covariance))) @ (vectors * np.sqrt(values.clip(0))).T
+    return normal * np.sqrt(df / rng.chisquare(df, n))[:, None]
 
 
 def _freedom(needed: np.ndarray) -> int:
     """Degrees of freedom of the patients: those of the rarest group that the metric needs."""
     members = (needed > 0).sum(0)
     return int(members[members > 0].min(initial=len(needed))) - 1
-
-
-def score_all(runs: Sequence[Scorer], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(runs,) scores on all patients and (n, runs) on the resampled ones."""
-    everyone = np.ones((1, weights.shape[1]))
-    full = np.array([run(everyone)[0] for run in runs])
-    return full, np.stack([run(weights) for run in runs], axis=1) if len(runs) else np.empty((len(weights), 0))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from medssl.evaluate.interval import PatientMean, estimate, resample
+from medssl.evaluate.interval import estimate, resample
+from medssl.evaluate.scorers import PatientMean
 from medssl.rng import stream
 
 KS = (1, 5, 10)

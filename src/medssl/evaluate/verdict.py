@@ -1,9 +1,8 @@
 """Does pre-training help? One sentence with its interval for every arm and number of labels."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 import polars as pl
 
 from medssl.errors import UserError
-from medssl.evaluate.interval import Estimate, estimate, resample, score_all, scorer
+from medssl.evaluate.compare import BASELINE, METRIC_NAMES, Column, Run, block, compare, pairs, within
+from medssl.evaluate.interval import Estimate, estimate, resample
+from medssl.evaluate.labels_saved import labels_saved
+from medssl.evaluate.ranks import of_verdicts
+from medssl.evaluate.scorers import score_all, scorer
+from medssl.evaluate.sentences import headline, notes
 from medssl.rng import stream
 
-BASELINE = "scratch"
-METRIC_NAMES = {"auc": "AUC", "dice": "Dice"}
-# A study whose interval just reaches its goal half of the time reaches it in 4 of 5 times with this much less width.
-_POWER = 1.96 / (1.96 + 0.84)
+Columns = Mapping[Run, Column]
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,24 @@ class ScoredRun:
     n_labels: int
     seed: int
     predictions: Path | pl.DataFrame = field(compare=False)
+    pretraining: int = 1
+    """Which of the arm's pre-trainings it began from, counted from 1."""
 
 
 def verdict(
-    runs: Sequence[ScoredRun], *, task: str, margin: float = 0.01, seed: int = 0, transductive: bool = False
+    runs: Sequence[ScoredRun],
+    *,
+    task: str,
+    margin: float = 0.01,
+    seed: int = 0,
+    transductive: bool = False,
+    beside: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """What a study says, as verdict.json keeps it.
 
-    Every arm is compared to the arm ``scratch`` at equal label counts: same subsets, same test patients. Intervals
-    are 95 % each (see `interval`); with several of them some exclude zero by chance, so each comparison also tells
-    whether it holds for all at once (Bonferroni), and ``note`` says how many there are.
+    Every arm is compared to the arm ``scratch`` at equal label counts: same subsets, same test patients; ``beside``
+    names other pairs of arms to compare. The words rest on intervals corrected for the number of comparisons at one
+    label count (`holm`), pairs and arms against scratch each for themselves; the plain 95 % intervals stand beside.
     """
     if not runs:
         raise UserError("no finished runs to compare", fix="see the messages of the runs that failed")
@@ -48,142 +57,85 @@ def verdict(
     tables = {run: _predictions(run.predictions) for run in runs}
     patients = _same_patients(tables)
     arms = list(dict.fromkeys(run.arm for run in runs))
-    counts = sorted({run.n_labels for run in runs})
     others = [arm for arm in arms if arm != BASELINE]
-    many = max(1, sum(any((r.arm, r.n_labels) == (a, n) for r in runs) for a in others for n in counts))
-    levels, weights = [], None
-    for n, group in groupby(sorted(runs, key=lambda run: run.n_labels), key=lambda run: run.n_labels):
-        scored = {(run.arm, run.seed): scorer(tables[run], metric, patients) for run in group}
-        needed = next(iter(scored.values())).needed
-        if weights is None:
-            weights = resample(needed, stream(seed, "bootstrap", "patients"))
-        full, again = score_all(list(scored.values()), weights)
-        columns = {key: (full[i], again[:, i]) for i, key in enumerate(scored)}
-        levels.append(_at_count(n, arms, columns, needed, metric, margin, many, seed))
+    scored, needed = _scored(tables, metric, patients, seed)
+    levels = [_at_count(n, arms, columns, needed, seed) for n, columns in scored.items()]
+    for level, (n, columns) in zip(levels, scored.items(), strict=True):
+        for name, asked in (("comparisons", [(arm, BASELINE) for arm in others]), ("pairs", beside)):
+            found = [(a, b, _difference(columns, a, b, needed, n, seed)) for a, b in asked]
+            level[name] = compare([(a, b, d) for a, b, d in found if d is not None], n, metric, margin)
     return {
         "task": task,
         "metric": metric,
         "margin": margin,
+        "seed": seed,
         "test_patients": len(patients),
         "transductive": transductive,
         "labels": levels,
-        "reach": _labels_to_reach(levels, others),
-        "sentence": _overall(levels, others, metric),
-        "note": " ".join(filter(None, (_note(levels, many), _unlearnt(levels, metric)))),
+        "labels_saved": _saved(scored, others, needed, seed),
+        "ranks": asdict(of_verdicts([{"labels": levels}])),
+        "sentence": headline(levels, others, metric),
+        "notes": notes(levels, metric, len(patients)),
     }
 
 
-def _at_count(
-    n: int,
-    arms: list[str],
-    columns: dict[tuple[str, int], tuple[float, np.ndarray]],
-    needed: np.ndarray,
-    metric: str,
-    margin: float,
-    many: int,
-    seed: int,
-) -> dict[str, Any]:
-    """All that is said at one label count."""
-    seeds = {arm: sorted(s for a, s in columns if a == arm) for arm in arms}
-    scores = {arm: [columns[arm, s][0] for s in seeds[arm]] for arm in arms if seeds[arm]}
-    bands, comparisons = {}, []
-    for arm in scores:
-        full, again = (np.stack([columns[arm, s][i] for s in seeds[arm]], axis=-1) for i in (0, 1))
-        alone = estimate(full, again, needed, stream(seed, "bootstrap", arm, n))
-        bands[arm] = {"mean": alone.mean, "interval": list(_within(alone.interval(), 0.0, 1.0))}
-        paired = [s for s in seeds[arm] if (BASELINE, s) in columns]
-        if arm == BASELINE or not paired:
-            continue
-        full, again = (
-            np.stack([columns[arm, s][i] - columns[BASELINE, s][i] for s in paired], axis=-1) for i in (0, 1)
-        )
-        difference = estimate(full, again, needed, stream(seed, "bootstrap", arm, BASELINE, n))
-        comparisons.append(_compare(arm, n, difference, metric, margin, many))
-    return {"n_labels": n, "scores": scores, "arms": bands, "comparisons": comparisons}
+def _scored(
+    tables: Mapping[ScoredRun, pl.DataFrame], metric: str, patients: Sequence[str], seed: int
+) -> tuple[dict[int, Columns], np.ndarray]:
+    """Scores of every run by label count, on all patients and on the same resamples of them, and who is needed."""
+    found: dict[int, Columns] = {}
+    weights, needed = None, np.empty(0)
+    for n, group in groupby(sorted(tables, key=lambda run: run.n_labels), key=lambda run: run.n_labels):
+        scorers = {(run.arm, run.pretraining, run.seed): scorer(tables[run], metric, patients) for run in group}
+        if weights is None:
+            needed = next(iter(scorers.values())).needed
+            weights = resample(needed, stream(seed, "bootstrap", "patients"))
+        full, again = score_all(list(scorers.values()), weights)
+        found[n] = {key: (full[[i]], again[:, [i]]) for i, key in enumerate(scorers)}
+    return found, needed
 
 
-def _compare(arm: str, n: int, difference: Estimate, metric: str, margin: float, many: int) -> dict[str, Any]:
-    interval = _within(difference.interval(), -1.0, 1.0)
-    word = judge(interval, margin, difference.seeds)
-    wide = difference.interval(1 - 0.05 / many)
-    advice = what_it_takes(difference, margin) if word == "cannot tell" else ""
-    numbers = f"{METRIC_NAMES[metric]} {_signed(difference.mean)} (95 % interval {_range(interval)}; "
-    numbers += f"{_count(difference.seeds, 'seed')}, {_count(difference.patients, 'test patient')})"
-    start = f"With {_count(n, 'labelled patient')}, "
-    sentence = {
-        "helped": f"{start}{arm} helped: {numbers}.",
-        "harmed": f"{start}{arm} harmed: {numbers}.",
-        "did not help": f"{start}{arm} did not help: {numbers}, within ±{_plain(margin)}.",
-        "cannot tell": f"{start}one cannot tell whether {arm} helps: {numbers}. {advice}",
-    }[word]
-    return {
-        "arm": arm,
-        "against": BASELINE,
-        "difference": difference.mean,
-        "interval": list(interval),
-        "verdict": word,
-        "sentence": sentence,
-        "seeds": difference.seeds,
-        "holds_for_all": word in ("helped", "harmed") and judge(wide, 0.0, difference.seeds) == word,
-        "variance": {
-            "seed": difference.spread.seed,
-            "patient": difference.spread.patient,
-            "rest": difference.spread.rest,
-        },
-    }
+def _at_count(n: int, arms: Sequence[str], columns: Columns, needed: np.ndarray, seed: int) -> dict[str, Any]:
+    """Scores and bands of the arms at one label count."""
+    scores, bands = {}, {}
+    for arm in arms:
+        mine = {(more, s): column for (name, more, s), column in sorted(columns.items()) if name == arm}
+        if found := block(mine):
+            alone = _estimate(found, needed, stream(seed, "bootstrap", arm, n))
+            scores[arm] = [float(full[0]) for full, _ in mine.values()]
+            bands[arm] = {"mean": alone.mean, "interval": list(within(alone.interval(), 0.0, 1.0))}
+            bands[arm] |= {"seeds": alone.seeds, "pretrainings": alone.pretrainings}
+    return {"n_labels": n, "scores": scores, "arms": bands}
 
 
-def _within(interval: tuple[float, float], least: float, most: float) -> tuple[float, float]:
-    """Student's t knows no bounds, but scores lie in [0, 1]; what is unknown stays infinite."""
-    low, high = interval
-    return (max(low, least), min(high, most)) if math.isfinite(high - low) else interval
+def _difference(columns: Columns, arm: str, against: str, needed: np.ndarray, n: int, seed: int) -> Estimate | None:
+    """The paired difference of two arms; None where no runs pair."""
+    together = {key: (columns[a], columns[b]) for key, (a, b) in pairs(columns, arm, against).items()}
+    found = block({key: (a[0] - b[0], a[1] - b[1]) for key, (a, b) in together.items()})
+    return _estimate(found, needed, stream(seed, "bootstrap", arm, against, n)) if found else None
 
 
-def judge(interval: tuple[float, float], margin: float, seeds: int = 2) -> str:
-    """The word for an interval of the difference. One seed cannot tell: it does not know how much seeds differ."""
-    low, high = interval
-    if seeds < 2:
-        return "cannot tell"
-    if low > 0:
-        return "helped"
-    if high < 0:
-        return "harmed"
-    return "did not help" if -margin <= low and high <= margin else "cannot tell"
+def _estimate(found: Column, needed: np.ndarray, rng: np.random.Generator) -> Estimate:
+    return estimate(found[0][..., 0], found[1][..., 0], needed, rng)
 
 
-def what_it_takes(difference: Estimate, margin: float) -> str:
-    """A sentence: how many seeds or test patients would tell in 4 of 5 studies, if the effect is as it looks."""
-    if difference.seeds < 2:
-        return "One seed shows nothing of how much seeds differ: take at least 3."
-    if not len(difference.draws) or difference.patients < 2:
-        return "The test split has too few patients, or too few of one class: index more of them."
-    effect = abs(difference.mean)
-    # Either the effect is there and zero must be excluded, or it is not and the interval must fit the margin.
-    goal = max(effect, margin - effect) * _POWER
-    now, patients, spread = difference.seeds, difference.patients, difference.spread
-    seeds_needed = _smallest(lambda f: spread.half_width(f * now, patients) <= goal, 200 / now)
-    patients_needed = _smallest(lambda f: spread.half_width(now, f * patients) <= goal, 1000)
-    both = _smallest(lambda f: spread.half_width(f * now, f * patients) <= goal, 1000)
-    ways = []
-    if seeds_needed:
-        ways.append(_count(math.ceil(seeds_needed * now), "seed"))
-    if patients_needed:
-        ways.append(f"{_count(_rounded(patients_needed * patients), 'test patient')}")
-    if not ways and both:
-        ways = [f"{math.ceil(both * now)} seeds with {_rounded(both * patients)} test patients"]
-    if not ways:
-        return "No number of seeds and patients within reach would tell an effect this small."
-    return f"About {' or '.join(ways)} (now {now} and {patients}) would probably tell."
-
-
-def _smallest(enough: Any, most: float) -> float | None:
-    """The smallest factor above 1 that is enough, in steps of 5 %."""
-    factor = 1.05
-    while factor <= max(most, 1.05):
-        if enough(factor):
-            return factor
-        factor *= 1.05
-    return None
+def _saved(scored: Mapping[int, Columns], arms: Sequence[str], needed: np.ndarray, seed: int) -> list[dict[str, Any]]:
+    """The label-saving factor of every arm at every label count."""
+    counts = [n for n, columns in scored.items() if any(arm == BASELINE for arm, *_ in columns)]
+    found = []
+    for arm in arms:
+        for n, columns in scored.items():
+            cells = {}
+            for (more, s), (mine, _) in pairs(columns, arm, BASELINE).items():
+                curve = [scored[m][BASELINE, 1, s] for m in counts if (BASELINE, 1, s) in scored[m]]
+                if len(curve) == len(counts):
+                    full, again = zip(*curve, columns[mine], strict=True)
+                    cells[more, s] = (np.concatenate(full), np.concatenate(again, axis=1))
+            if together := block(cells):
+                rng = stream(seed, "bootstrap", "labels", arm, n)
+                told = labels_saved(*together, needed, counts, n, rng)
+                found.append({"arm": arm, "n_labels": n, **told})
+    return found
 
 
 def _predictions(source: Path | pl.DataFrame) -> pl.DataFrame:
@@ -206,86 +158,4 @@ def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
     return first.sort("index")["patient"].unique(maintain_order=True).to_list()
 
 
-def _labels_to_reach(levels: list[dict[str, Any]], arms: list[str]) -> list[dict[str, Any]]:
-    """For each arm: with how many labels it scores what scratch scores with the most, between counts that were run."""
-    curve = {arm: [(at["n_labels"], at["arms"][arm]["mean"]) for at in levels if arm in at["arms"]] for arm in arms}
-    goals = [(at["n_labels"], at["arms"][BASELINE]["mean"]) for at in levels if BASELINE in at["arms"]]
-    if len(goals) < 2:
-        return []
-    n_goal, goal = goals[-1]
-    found = []
-    for arm, points in curve.items():
-        for (n0, y0), (n1, y1) in pairwise(points):
-            if y0 < goal <= y1:  # straight between counts on a logarithmic axis, as the curve is drawn
-                share = (goal - y0) / (y1 - y0)
-                found.append({"arm": arm, "score": goal, "of": n_goal, "labels": n0 * (n1 / n0) ** share})
-                break
-    return found
-
-
-def _overall(levels: list[dict[str, Any]], arms: list[str], metric: str) -> str:
-    """The verdict in one sentence an arm, label counts of one word together; a single comparison speaks for itself."""
-    found = [(at["n_labels"], c) for at in levels for c in at["comparisons"]]
-    if len(found) == 1:
-        return found[0][1]["sentence"]
-    sentences = []
-    for arm in arms:
-        parts = []
-        for word in ("helped", "harmed", "did not help", "cannot tell"):
-            said = [(str(n), _signed(c["difference"])) for n, c in found if (c["arm"], c["verdict"]) == (arm, word)]
-            if said:
-                counts, changes = (_listed(words) for words in zip(*said, strict=True))
-                where = f"with {counts} labelled patients ({METRIC_NAMES[metric]} {changes})"
-                parts.append(
-                    f"whether it helps {where} cannot be told" if word == "cannot tell" else f"it {word} {where}"
-                )
-        if parts:
-            sentences.append(f"Pre-training by {arm}: {'; '.join(parts)}.")
-    return " ".join(sentences) or "No arm was compared to scratch."
-
-
-def _note(levels: list[dict[str, Any]], many: int) -> str:
-    clear = [c for at in levels for c in at["comparisons"] if c["verdict"] in ("helped", "harmed")]
-    if many == 1:
-        return "One comparison, so its 95 % interval needs no correction."
-    firm = sum(c["holds_for_all"] for c in clear)
-    text = f"{many} comparisons were made; each interval is 95 % on its own."
-    if clear:
-        text += f" Corrected for their number (Bonferroni), {firm} of {len(clear)} clear verdicts stay clear."
-    return text
-
-
-def _unlearnt(levels: list[dict[str, Any]], metric: str) -> str:
-    """Arms that all failed do not differ either; that must not pass for a finding."""
-    floor = {"dice": 0.1, "auc": 0.55}[metric]
-    lost = [at["n_labels"] for at in levels if all(band["mean"] < floor for band in at["arms"].values())]
-    if not lost:
-        return ""
-    counts = _listed([str(n) for n in lost])
-    return f"With {counts} labelled patients no arm learnt the task: train for more steps before comparing."
-
-
-def _signed(x: float) -> str:
-    return f"{x:+.3f}".replace("-", "−")
-
-
-def _range(interval: Sequence[float]) -> str:
-    return " to ".join(_signed(x) if math.isfinite(x) else "unknown" for x in interval)
-
-
-def _plain(x: float) -> str:
-    return f"{x:.3f}".rstrip("0").rstrip(".")
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _rounded(x: float) -> int:
-    """Two digits: an estimate of a sample size deserves no more."""
-    digits = max(0, len(str(int(x))) - 2)
-    return int(math.ceil(x / 10**digits) * 10**digits)
+__all__ = ["BASELINE", "METRIC_NAMES", "ScoredRun", "verdict"]

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from medssl.evaluate.interval import MacroAuc, estimate, resample
+from medssl.evaluate.interval import estimate, resample
 from medssl.evaluate.probe import balanced_accuracy
 from medssl.evaluate.retrieval import unit
+from medssl.evaluate.scorers import MacroAuc
 from medssl.rng import stream
 
 TEMPLATES = ("{}.", "There is {}.", "The study shows {}.", "Findings: {}.")

@@ -17,6 +17,8 @@ class Figure:
     caption: str = ""
     wide: bool = False
     """Two stand side by side on a wide page instead of three."""
+    full: bool = False
+    """It takes the whole width."""
     kind: str = "figure"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -15,7 +16,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 # Stand-ins that no plot uses for anything else; `_svg` puts the page's variables in their place.
 INK, FAINT, GRID = "#010203", "#010204", "#010205"
-SERIES = tuple(f"#0102{i:02x}" for i in range(0x10, 0x18))
+SERIES = tuple(f"#0102{i:02x}" for i in range(0x10, 0x1C))
+_MARKERS = "os^DvPX"  # colours alone are not told apart by everyone, and there are more arms than clear colours
+FEW = 4  # arms whose bands and legend find room in one plot
 _VARIABLES = {INK: "--ink", FAINT: "--muted", GRID: "--line"} | {c: f"--series-{i}" for i, c in enumerate(SERIES)}
 
 _STYLE: Any = {  # matplotlib's stubs know keys as literals only
@@ -61,26 +64,28 @@ def efficiency(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str
     """Score against number of labels: mean, 95 % band, and every seed as a dot."""
     levels = verdict["labels"]
     counts = [at["n_labels"] for at in levels]
+    arms = list(dict.fromkeys(arm for at in levels for arm in at["arms"]))
+    few, marker = len(arms) <= FEW, _markers(colour)
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes()
-        for arm in dict.fromkeys(arm for at in levels for arm in at["arms"]):
+        figure, axes = _axes(*([] if few else _BROAD))
+        for arm in arms:
             mine = [at for at in levels if arm in at["arms"]]
             x = [at["n_labels"] for at in mine]
             mean = [at["arms"][arm]["mean"] for at in mine]
             bands = [_known(at["arms"][arm]["interval"]) for at in mine]
-            if all(bands):
+            if few and all(bands):
                 low, high = zip(*bands, strict=True)  # type: ignore[arg-type]
                 axes.fill_between(x, low, high, color=colour[arm], alpha=0.13, linewidth=0)
                 if len(x) == 1:
                     axes.errorbar(x, mean, yerr=None, color=colour[arm])
                     axes.vlines(x, low, high, color=colour[arm], alpha=0.35, linewidth=7)
-            for at in mine:
+            for at in mine if few else []:
                 dots = at["scores"][arm]
                 axes.scatter([at["n_labels"]] * len(dots), dots, s=9, color=colour[arm], alpha=0.45, linewidths=0)
-            axes.plot(x, mean, "o-", color=colour[arm], markersize=5, label=arm)
+            axes.plot(x, mean, marker[arm] + "-", color=colour[arm], markersize=5, label=arm)
         _label_axis(axes, counts)
         axes.set_title(f"Test {metric}")
-        axes.legend(loc="best", handlelength=1.2)
+        _legend(figure, few)
         return _svg(figure, f"Test {metric} against the number of labelled patients, by arm")
 
 
@@ -89,19 +94,26 @@ def differences(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, st
     levels, margin = verdict["labels"], verdict["margin"]
     counts = [at["n_labels"] for at in levels]
     arms = list(dict.fromkeys(c["arm"] for at in levels for c in at["comparisons"]))
+    few, marker = len(arms) < FEW, _markers(colour)
+    # Side by side, not one over the other, and label counts apart.
+    gap = min((b / a for a, b in pairwise(counts)), default=4)
+    step = min(1.06, gap ** (0.7 / max(len(arms) - 1, 1)))
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes()
+        figure, axes = _axes(*([] if few else _BROAD))
         axes.axhspan(-margin, margin, color=GRID, alpha=0.55, linewidth=0)
         axes.axhline(0, color=FAINT, linewidth=1)
         for i, arm in enumerate(arms):
-            shift = 1.06 ** (i - (len(arms) - 1) / 2)  # side by side, not one over the other
+            shift = step ** (i - (len(arms) - 1) / 2)
             for at in levels:
                 for c in (c for c in at["comparisons"] if c["arm"] == arm):
                     x = at["n_labels"] * shift
                     if ends := _known(c["interval"]):
                         axes.vlines(x, *ends, color=colour[arm], linewidth=2)
-                    axes.plot(x, c["difference"], "o", color=colour[arm], markersize=6)
-        _label_axis(axes, counts)
+                    name = arm if at is levels[0] else None
+                    axes.plot(x, c["difference"], marker[arm], color=colour[arm], markersize=6, label=name)
+        _label_axis(axes, counts, max(1.25, step ** (len(arms) / 2 + 0.5)))
+        if not few:
+            _legend(figure, few)
         axes.set_title(f"Difference to scratch in {metric}, 95 % interval")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+g}".replace("-", "−") if y else "0"))
         low, high = axes.get_ylim()
@@ -114,7 +126,7 @@ def curves(
 ) -> Markup:
     """One quantity over the steps of one or several runs: {name: (steps, values)}."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(3.6, 2.25)
+        figure, axes = _axes(3.6, 2.25 if len(lines) <= FEW else 3.0)
         for name, (steps, values) in lines.items():
             x, smooth = np.asarray(steps), np.asarray(values, float)
             if len(smooth) > 40:
@@ -122,7 +134,9 @@ def curves(
                 smooth = _smoothed(smooth)
             marker = "o" if len(smooth) < 12 else None
             axes.plot(x, smooth, color=colour[name], linewidth=1.8, marker=marker, markersize=4, label=name)
-        if len(lines) > 1:
+        if len(lines) > FEW:
+            figure.legend(loc="outside lower center", ncols=3, handlelength=1.2, columnspacing=1, fontsize=8)
+        elif len(lines) > 1:
             axes.legend(loc="best", handlelength=1.2, fontsize=8.5)
         axes.set_title(title)
         axes.set_xlabel("step")
@@ -161,13 +175,25 @@ def _axes(width: float = 4.7, height: float = 3.1) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _label_axis(axes: Axes, counts: Sequence[int]) -> None:
+_BROAD = (9.2, 4.4)
+
+
+def _markers(colour: Mapping[str, str]) -> dict[str, str]:
+    return {arm: _MARKERS[i % len(_MARKERS)] for i, arm in enumerate(colour)}
+
+
+def _legend(figure: Figure, few: bool) -> None:
+    """Below the axes, where it covers no line."""
+    figure.legend(loc="outside lower center", ncols=4 if few else 6, handlelength=1.4, columnspacing=1.4, fontsize=9)
+
+
+def _label_axis(axes: Axes, counts: Sequence[int], margin: float = 1.25) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(list(counts)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlim(min(counts) / 1.25, max(counts) * 1.25)
+    axes.set_xlim(min(counts) / margin, max(counts) * margin)
     axes.set_xlabel("labelled patients")
 
 

@@ -98,6 +98,7 @@ class Row(TypedDict):
     arm: str
     n_labels: int
     seed: int
+    pretraining: NotRequired[int]  # 1 where an arm has but one
     metrics: dict[str, Number]
     key: NotRequired[str]
     run: NotRequired[str]  # none where it is known from an earlier study
@@ -141,17 +142,49 @@ class Band(TypedDict):
 
     mean: float
     interval: Interval
+    seeds: int
+    pretrainings: int
+
+
+class Corrected(TypedDict):
+    """A comparison's p value, level and interval, corrected for the number of comparisons."""
+
+    p: float
+    level: float
+    interval: Interval
 
 
 class Comparison(TypedDict):
-    """An arm against scratch at one label count."""
+    """An arm against scratch, or against another (the last words), at one label count."""
 
     arm: str
+    against: str
     difference: float
     interval: Interval
-    verdict: Literal["helped", "harmed", "did not help", "cannot tell"]
+    compared: int
+    corrected: Corrected
+    verdict: Literal["helped", "harmed", "did not help", "cannot tell", "better", "worse", "no different"]
     sentence: str
     seeds: int
+    pretrainings: int
+
+
+class Saved(TypedDict):
+    """The label-saving factor of an arm at one label count."""
+
+    arm: str
+    n_labels: int
+    factor: Number
+    text: str
+    why: str
+
+
+class Ranks(TypedDict):
+    """Mean ranks over label counts."""
+
+    ranks: dict[str, float]
+    blocks: int
+    left_out: list[str]
 
 
 class Level(TypedDict):
@@ -161,6 +194,7 @@ class Level(TypedDict):
     arms: dict[str, Band]
     scores: dict[str, list[float]]
     comparisons: list[Comparison]
+    pairs: list[Comparison]
 
 
 class Verdict(TypedDict):
@@ -172,9 +206,11 @@ class Verdict(TypedDict):
     test_patients: int
     labels: list[Level]
     sentence: str
-    note: NotRequired[str]
-    reach: NotRequired[list[dict[str, Any]]]
-    transductive: NotRequired[bool]
+    labels_saved: list[Saved]
+    ranks: Ranks
+    notes: list[str]
+    seed: int
+    transductive: bool
     warnings: NotRequired[list[str]]
     failed: NotRequired[list[str]]
 

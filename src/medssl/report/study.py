@@ -1,19 +1,21 @@
 """The report of a study: the verdict first, then all that it rests on."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medssl.report import facts, figures, formats, ledger, parts, run
+from medssl.report import scores as tables
 from medssl.report.blocks import Block, Card, Figure, Note, Page, Section, Table
 from medssl.report.formats import table
 from medssl.report.ledger import Ledger
+from medssl.wording import signed, span
 
 _TONES = {"helped": "good", "harmed": "bad", "did not help": "none", "cannot tell": "open"}
-_METRICS = {"auc": "AUC", "dice": "Dice"}
+_MANY = 9  # comparisons; more are a table, not cards and sentences
 
 
 def page(study: Path) -> Page:
@@ -25,18 +27,13 @@ def page(study: Path) -> Page:
     arms = list(dict.fromkeys(arm for at in verdict["labels"] for arm in at["arms"]))
     colour = figures.colours(arms)
     pretrained = {arm: study / "pretrain" / arm for arm in arms if (study / "pretrain" / arm).is_dir()}
-    metric = _METRICS[verdict["metric"]]
-    many = len(pretrained) > 1
+    metric = tables.METRICS[verdict["metric"]]
     sections = [_result(verdict, metric, colour), _scores(verdict, results, metric)]
     sections.append(_predictions(study, found))
-    for arm, folder in pretrained.items():
-        sections.append(
-            parts.rebuilt(folder, f"Reconstructions by {arm}" if many else "Views and their reconstructions")
-        )
+    sections += _of_each(parts.rebuilt, pretrained, "Views and their reconstructions", "Reconstructions by")
     if pretrained:
         sections += parts.course(pretrained, colour)
-    for arm, folder in pretrained.items():
-        sections.append(parts.embedding(folder, f"Embedding by {arm}" if many else "Map of the embedding"))
+    sections += _of_each(parts.embedding, pretrained, "Map of the embedding", "Embedding by")
     sections += [
         facts.section(data),
         facts.leakage([*data.get("checks", []), _same_test(results)]),
@@ -51,6 +48,16 @@ def page(study: Path) -> Page:
     )  # fmt: skip
 
 
+def _of_each(part: Callable[[Path, str], Section], runs: Mapping[str, Path], title: str, by: str) -> list[Section]:
+    """A part of each pre-training's report: a section an arm, or one section where there are many arms."""
+    found = {arm: part(run, f"{by} {arm}" if len(runs) > 1 else title) for arm, run in runs.items()}
+    if len(runs) < figures.FEW:
+        return list(found.values())
+    blocks = [block for arm, section in found.items() for block in (Note(f"{arm}:"), *section.blocks)]
+    intro = next((section.intro for section in found.values() if section.intro), "")
+    return [Section(title, blocks if any(section.blocks for section in found.values()) else [], intro)]
+
+
 def _check_arms(verdict: Mapping[str, Any], study: Path) -> None:
     """Every arm that is spoken of has its scores."""
     told = [
@@ -63,25 +70,23 @@ def _check_arms(verdict: Mapping[str, Any], study: Path) -> None:
 
 def _cards(verdict: Mapping[str, Any], metric: str) -> list[Card]:
     found = [(c["arm"], at["n_labels"], c) for at in verdict["labels"] for c in at["comparisons"]]
+    if len(found) > _MANY:
+        return []
     arms = list(dict.fromkeys(arm for arm, *_ in found))
     return [
         Card(
             c["verdict"],
             _TONES[c["verdict"]],
             f"{arm}, {n} labelled patients" if len(arms) > 1 else f"{n} labelled patients",
-            f"{_signed(c['difference'])} {metric}",
-            f"95 %: {_interval(c['interval'], signed=True)}",
+            f"{signed(c['difference'])} {metric}",
+            f"95 %: {span(c['interval'], signed)}",
         )
         for arm, n, c in sorted(found, key=lambda entry: arms.index(entry[0]))
     ]
 
 
 def _notes(verdict: Mapping[str, Any], data: Mapping[str, Any]) -> list[Note]:
-    notes = [Note(verdict["note"])] if verdict.get("note") else []
-    for arm in verdict.get("reach", []):
-        score = f"{_METRICS[verdict['metric']]} {arm['score']:.3f}"
-        text = f"{arm['arm']} with about {arm['labels']:.0f} labelled patients reaches what scratch reaches with"
-        notes.append(Note(f"{text} {arm['of']} ({score}; read off the curve between the counts)."))
+    notes = [Note(text) for text in verdict["notes"]]
     if verdict.get("transductive"):
         text = "Transductive: pre-training saw the images of the test patients, though never their labels."
         notes.append(Note(f"{text} Scores on new patients may be lower.", "warning"))
@@ -106,13 +111,10 @@ def _keys(verdict: Mapping[str, Any], record: Mapping[str, Any], data: Mapping[s
 
 
 def _result(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) -> Section:
-    blocks: list[Block] = [
-        Figure(
-            figures.efficiency(verdict, metric, colour),
-            "Mean over seeds; the band is its 95 % interval over seeds and test patients, each dot one seed.",
-            wide=True,
-        )
-    ]
+    few = len({arm for at in verdict["labels"] for arm in at["arms"]}) <= figures.FEW
+    bands = "the band is its 95 % interval over seeds and test patients, each dot one seed"
+    caption = f"Mean over seeds; {bands if few else 'the intervals are in the table below'}."
+    blocks: list[Block] = [Figure(figures.efficiency(verdict, metric, colour), caption, wide=True, full=not few)]
     if any(at["comparisons"] for at in verdict["labels"]):
         margin = f"{verdict['margin']:g}"
         blocks.append(
@@ -120,28 +122,37 @@ def _result(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) 
                 figures.differences(verdict, metric, colour),
                 f"Same subsets, same test patients. The grey zone is ±{margin}: an interval within it is no help.",
                 wide=True,
+                full=not few,
             )
         )
-    sentences = [Note(c["sentence"]) for at in verdict["labels"] for c in at["comparisons"]]
+    found = [c for at in verdict["labels"] for c in at["comparisons"]]
+    sentences = [Note(c["sentence"]) for c in found if len(found) <= _MANY]
     return Section("Label efficiency", [*blocks, *sentences])
 
 
 def _scores(verdict: Mapping[str, Any], results: Sequence[Mapping[str, Any]], metric: str) -> Section:
-    rows = []
-    for at in verdict["labels"]:
-        said = {c["arm"]: c for c in at["comparisons"]}
-        for arm, band in at["arms"].items():
-            scores, c = at["scores"][arm], said.get(arm)
-            cells = [at["n_labels"], arm, f"{band['mean']:.3f}", _interval(band["interval"]), len(scores)]
-            cells += (
-                [_signed(c["difference"]), _interval(c["interval"], signed=True), c["verdict"]] if c else ["", "", ""]
-            )
-            rows.append(cells)
-    head = ("Labels", "Arm", f"{metric}", "95 % interval", "Seeds", "To scratch", "95 % interval", "Verdict")
-    blocks: list[Block] = [Table(head, rows, words=2)]
+    blocks: list[Block] = [tables.scores(verdict), *_saving(verdict)]
+    if pairs := tables.pairs(verdict):
+        sentences = [Note(c["sentence"]) for at in verdict["labels"] for c in at["pairs"]]
+        blocks += [pairs, *sentences[:_MANY]]
+    if len(verdict["ranks"]["ranks"]) > 2:
+        blocks.append(tables.ranks(verdict["ranks"]))
     if other := _other_metrics(results, metric):
         blocks.append(other)
     return Section("Scores", blocks, "On the test patients, which no run has learnt from.")
+
+
+def _saving(verdict: Mapping[str, Any]) -> list[Block]:
+    """What the label-saving factors in the table mean, and why they are unknown where they are."""
+    known = [each for each in verdict["labels_saved"] if each["factor"] is not None]
+    found = []
+    if known:
+        text = "Labels saved ×: with n labels the arm reaches what scratch reaches with so many times n, by scratch's"
+        found.append(f"{text} curve between the counts, with its 95 % interval; ≥ and ≤ where that curve ends.")
+    found += dict.fromkeys(
+        f"Labels saved are unknown: {each['why']}." for each in verdict["labels_saved"] if each["why"]
+    )
+    return [Note(text) for text in found]
 
 
 def _other_metrics(results: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
@@ -219,12 +230,3 @@ def _configuration(record: Mapping[str, Any]) -> list[Block]:
         if record.get(name):
             blocks.append(parts.configuration(record[name], name.replace("pre", "Pre-").replace("fine", "Fine-")))
     return blocks
-
-
-def _signed(x: float) -> str:
-    return f"{x:+.3f}".replace("-", "−")
-
-
-def _interval(interval: Sequence[float | None], signed: bool = False) -> str:
-    ends = ["unknown" if x is None else _signed(x) if signed else f"{x:.3f}".replace("-", "−") for x in interval]
-    return " to ".join(ends)

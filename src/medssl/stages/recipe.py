@@ -15,6 +15,7 @@ from medssl.files import read_toml
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
 from medssl.stages.defaults import OPEN
+from medssl.stages.judge import read_pairs
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
 from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
@@ -89,6 +90,8 @@ class Recipe:
     seed: int
     known: tuple[Path, ...]
     """Folders with the results of earlier studies."""
+    compare: tuple[tuple[str, str], ...]
+    """Pairs of arms to compare beside each with scratch."""
     arms: tuple[Arm, ...]
     finetune: Finetune
     """Of every run; labels, seed and where it begins are filled in by `job`."""
@@ -130,8 +133,11 @@ def read_recipe(options: Study) -> Recipe:
     arms, wrong = _arms(top, pretrain, named, where, given="arms" in given)
     tuned, more = _filled(Finetune, finetune, top, _place(where, "finetune"), task=top["task"], target=top["target"])
     raise_all([*wrong, *more])
-    values = {f.name: top[f.name] for f in fields(Recipe) if f.name in top and f.name != "arms"}
-    return Recipe(**values, out=options.out, arms=arms, finetune=tuned)
+    words, names = top["compare"], [arm.name for arm in arms]
+    if "arms" in given and "compare" not in given:  # of a part of the recipe's arms, a part of its pairs
+        words = [word for word in words if set(word.split(":")) <= set(names)]
+    values = {f.name: top[f.name] for f in fields(Recipe) if f.name in top and f.name not in ("arms", "compare")}
+    return Recipe(**values, out=options.out, arms=arms, finetune=tuned, compare=tuple(read_pairs(words, names)))
 
 
 def _given(options: Study) -> dict[str, Any]:

@@ -7,7 +7,6 @@ arms extend the study; so are runs that ``--known`` folders record.
 
 import contextlib
 import os
-import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,11 +20,12 @@ from medssl.data.progress import progress
 from medssl.data.store import Store
 from medssl.engine.record import finished
 from medssl.errors import UserError
-from medssl.evaluate.verdict import BASELINE, METRIC_NAMES, ScoredRun, verdict
+from medssl.evaluate.compare import BASELINE
 from medssl.report.facts import fingerprint
 from medssl.report.ledger import Ledger
 from medssl.stages import finetune, pretrain
 from medssl.stages.finetune_modalities import store_of
+from medssl.stages.judge import QUESTION, judged, show
 from medssl.stages.options.study import Study
 from medssl.stages.options.train import Finetune
 from medssl.stages.recipe import Recipe, read_recipe
@@ -68,6 +68,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         report = None
         with spared(out):  # the verdict is worth more than its page
             report = write_study_report(out)
+    show(found)
     print(found["sentence"])
     if report:
         print(f"report: {report}")
@@ -151,15 +152,6 @@ def _failure(failed: Failures, finished_runs: int, out: Path) -> UserError:
 
 
 def _judged(recipe: Recipe, results: Ledger, failed: Failures) -> dict[str, Any]:
-    runs = [
-        ScoredRun(row["arm"], row["n_labels"], row["seed"], results.predictions[row["key"]])
-        for row in results.rows
-        if row["pretraining"] == 1  # until a verdict knows of several
-    ]
-    if not runs and failed:
+    if not results.rows and failed:
         raise _failure(failed, 0, recipe.out)
-    found = verdict(runs, task=recipe.task, margin=recipe.margin, seed=recipe.seed, transductive=recipe.transductive)
-    for level in found["labels"]:
-        means = ", ".join(f"{arm} {band['mean']:.3f}" for arm, band in level["arms"].items())
-        print(f"{METRIC_NAMES[found['metric']]} with {level['n_labels']} labels: {means}", file=sys.stderr)
-    return found
+    return judged(results, **{name: getattr(recipe, name) for name in QUESTION}, beside=recipe.compare)

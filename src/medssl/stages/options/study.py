@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "seed": 0,
     "known": (),
+    "compare": (),
 }
 
 
@@ -87,6 +88,8 @@ class Study:
     known: Annotated[tuple[Path, ...] | None, _default("known", "DIR [DIR ...]")] = None
     """Folders with results.jsonl and predictions.parquet of earlier studies: runs that are recorded there under the
     same key (settings, scans, labels, seed) are taken from there and not run again."""
+    compare: Annotated[tuple[str, ...] | None, _default("compare", "A:B [A:B ...]")] = None
+    """Pairs of arms to compare with each other, beside each with scratch: pcrl:moco."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,10 @@ class Report:
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of a run or a study."""
+    compare: Annotated[tuple[str, ...], tyro.conf.arg(metavar="A:B [A:B ...]", help_behavior_hint="")] = ()
+    """Pairs of arms of the study to compare with each other, as in pcrl:moco."""
+    ranks: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="STUDY [STUDY ...]", help_behavior_hint="")] = ()
+    """More studies: print the mean rank of each arm over all label counts of all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
