@@ -1,13 +1,14 @@
 """Subjects as items: modalities on one grid, by world place; labels, masks and what is absent."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medssl.data.plan import Intensity, Plan
 from medssl.data.sample import batches
-from medssl.data.several import FusedStore, check_modalities, present_of, with_present
+from medssl.data.several import FusedStore, check_modalities, present_of, shown_by, with_present
 from medssl.data.store import Store
 from medssl.errors import UserError
 from medssl.volume import Volume
@@ -94,10 +95,65 @@ def test_plain_batches_pass_unchanged(base: Store) -> None:
     ("wanted", "told"),
     [
         (("CT", "PET"), "no scan of modality 'PET'.*there are CT, MR"),
-        (("CT",), "'CT' is one modality.*two or more"),
         (("CT", "CT"), "named twice"),
     ],
 )
-def test_names_that_do_not_make_several_are_refused(base: Store, wanted: tuple[str, ...], told: str) -> None:
+def test_names_that_no_scan_has_or_that_come_twice_are_refused(base: Store, wanted: tuple[str, ...], told: str) -> None:
     with pytest.raises(UserError, match=told):
         check_modalities(base, wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others", "told"),
+    [
+        (("CT", "MR"), ("MR",), "to learn from 2 named modalities and test on others.*the one to learn from"),
+        ((), ("MR",), "to learn from no named modalities"),
+        (("CT",), ("CT",), "the network learns from 'CT'.*leave it out"),
+        (("CT",), ("PET",), "no scan of modality 'PET'"),
+        (("PT",), ("PET", "PET"), "(?s)modality 'PT'.*modality 'PET'.*named twice"),  # all at once
+    ],
+)
+def test_what_cannot_be_tested_on_is_refused(
+    base: Store, wanted: tuple[str, ...], others: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        check_modalities(base, wanted, others)
+
+
+def test_items_shown_by_another_modality_keep_their_grid_and_truth(base: Store, make_store: MakeStore) -> None:
+    both, alone = FusedStore(base, ("CT", "MR")), FusedStore(base, ("CT",))
+    shown = shown_by(alone, "MR")
+    assert shown.present.tolist() == [[True], [True]] and shown.names_of == ("CT",) and len(shown) == len(alone)
+    assert shown.items.equals(alone.items) and shown.patients is alone.patients
+    np.testing.assert_array_equal(shown.read(0), both.read(0)[1:])  # the MR on the CT's grid
+    np.testing.assert_array_equal(shown.read_mask(0), base.read_mask(0))
+    np.testing.assert_array_equal(alone.read(0), both.read(0)[:1])  # the original is as it was
+    # Patient 1's CT has no mask: a store of CT alone has none either, though its MR has one.
+    assert alone.has_mask.tolist() == shown.has_mask.tolist() == [True, False]
+    lonely = [ramp((0, 0, 0), "CT"), ramp((0, 0, 0), "US"), ramp((0, 0, 0), "CT"), ramp((0, 0, 0), "MR")]
+    store = make_store(PLAN, lonely, [mask(), None, mask(), None], "lonely")
+    assert shown_by(FusedStore(store, ("CT",)), "MR").present.tolist() == [[False], [True]]
+
+
+def test_a_turned_scan_is_brought_upright(make_store: MakeStore) -> None:
+    """The MR's axes are turned by 25° about an oblique axis: linear values of the world stay what they are."""
+    angle, axis = np.deg2rad(25), np.array([1, 2, 3]) / np.sqrt(14)
+    cross = np.cross(np.eye(3), axis)
+    turn = np.eye(3) - np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+    affine, shape = np.eye(4), (26, 26, 26)
+    middle = (np.array(SHAPE) - 1) / 2 - 3
+    affine[:3, :3] = turn
+    affine[:3, 3] = middle - turn @ ((np.array(shape) - 1) / 2)
+    world = np.einsum("ij,jxyz->ixyz", turn, np.indices(shape)) + affine[:3, 3].reshape(3, 1, 1, 1)
+    values = (world * np.reshape([10, 20, 30], (3, 1, 1, 1))).sum(0)[None].astype(np.float32)
+    wide = Intensity(normalise="window", low=-1000, high=1000)  # nothing is clipped, so interpolation is exact
+    plan = replace(PLAN, modality={"CT": wide, "MR": wide, "other": wide})
+    base = make_store(plan, [ramp((-3, -3, -3), "CT"), Volume(values, affine, "MR")], [mask(), None])
+    assert not np.allclose(base.affines[1][:3, :3], np.eye(3), atol=0.05)  # it is stored as turned as it came
+    expected = (ramp((-3, -3, -3), "CT").array[0] + 1000) / 2000
+    store = FusedStore(base, ("CT", "MR"))
+    for image in store.normalised(0):
+        np.testing.assert_allclose(image, expected, atol=1e-4)
+    box = (slice(2, 9), slice(3, 8), slice(1, 6))
+    np.testing.assert_array_equal(store.read(0, box), store.read(0)[(slice(None), *box)])

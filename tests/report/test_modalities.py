@@ -6,7 +6,7 @@ import numpy as np
 
 from medssl.files import write_json
 from medssl.report.blocks import Figure, Note, Table
-from medssl.report.modalities import _plane, sections
+from medssl.report.modalities import _plane, fewer, sections
 from medssl.rng import stream
 
 
@@ -64,3 +64,38 @@ def test_the_plane_keeps_the_directions_of_largest_variance() -> None:
     points = _plane(z)
     assert all(abs(np.corrcoef(points[:, i], z[:, axis])[0, 1]) > 0.9 for i, axis in ((0, 1), (1, 3)))
     assert _plane(z[:, :1]).shape == (30, 2)
+
+
+def case(value: float | None, n: int = 6, **more: object) -> dict:
+    metrics = {"dice": value, "hd95": 4.0}
+    return {"n": n, "patients": n - 1, "value": value, "interval": [0.5, 0.75], "metrics": metrics} | more
+
+
+def name_of(key: str) -> str:
+    return {"dice": "Dice", "hd95": "HD95 (mm)"}[key]
+
+
+def test_a_task_with_fewer_modalities_is_compared_on_the_same_items() -> None:
+    less = case(0.6, difference=-0.2, difference_interval=[-0.3, -0.1])
+    one = case(None, difference=None, difference_interval=[None, None])
+    names = ["CT", "T1", "T2"]
+    found = {"names": names, "same": True, "all": case(0.8)} | {
+        k: dict.fromkeys(names, less) for k in ("alone", "left_out")
+    }
+    found["alone"]["T2"] = one
+    note, table, others = fewer(found, "Dice", name_of).blocks
+    assert note.text == "All on the same 6 test items of 5 patients, which have each modality."
+    assert table.rows[0] == ("CT, T1, T2", 6, 5, "0.800", "0.500 to 0.750", "", "")
+    assert table.rows[1] == ("CT alone", 6, 5, "0.600", "0.500 to 0.750", "−0.200", "−0.300 to −0.100")
+    assert table.rows[3] == ("T2 alone", 6, 5, "undefined", "0.500 to 0.750", "", "")
+    assert [row[0] for row in table.rows[4:]] == ["without CT", "without T1", "without T2"]
+    assert others.columns == ("Shown", "HD95 (mm)") and others.rows[1] == ("CT alone", "4.000")
+    assert len(table.columns) == len(table.rows[0])
+
+
+def test_another_modality_stands_behind_an_arrow_and_unlike_items_are_told() -> None:
+    found = {"names": ["CT"], "same": False, "all": case(0.8), "tested_on": {"MR": case(0.3, n=4)}}
+    section = fewer(found, "Dice", name_of)
+    note, table, _ = section.blocks
+    assert "No test item has all of CT, MR" in note.text and "not compared" in note.text
+    assert table.rows[1][:4] == ("CT → MR", 4, 3, "0.300") and "learnt from CT" in section.intro

@@ -4,13 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from medssl.config import ModelOptions, replace
+from medssl.data.several import FusedStore
+from medssl.data.store import Store
 from medssl.errors import UserError
+from medssl.evaluate.cases import compare
+from medssl.evaluate.metrics import segmentation
 from medssl.networks.weights import export_state
 from medssl.stages import finetune, index, phantom, prepare
 from medssl.stages.finetune_setup import build, set_up
@@ -42,19 +47,60 @@ def test_the_result_tells_all_each_alone_and_each_left_out(data: Path, tmp_path:
     run = finetune.run(options(task, data, tmp_path / "run", predictions=task == "segment"))
     told = json.loads((run / "result.json").read_text())
     several = told["modalities"]
-    assert several["names"] == list(BOTH)
+    assert several["names"] == list(BOTH) and several["same"] and "tested_on" not in several
     assert set(several["alone"]) == set(several["left_out"]) == set(BOTH)
     assert several["alone"]["CT"] == several["left_out"]["MR-T1"]  # of two, one alone is the other left out
     store = set_up(options(task, data, tmp_path)).store
     tested = pl.read_parquet(run / "predictions.parquet")
     assert len(tested) == (store.items["split"] == "test").sum()
     there = store.present[[store.row(item) for item in tested["item"]]]  # type: ignore[attr-defined]
-    assert several["all"]["n"] == there.all(1).sum()
-    assert [several["alone"][name]["n"] for name in BOTH] == there.sum(0).tolist()
-    weights = load_file(run / "model.safetensors")
-    assert {key.split(".")[2] for key in weights if key.startswith("encoder.towers.")} == {"0", "1"}
+    assert 1 < there.all(1).sum() < len(tested), "some test patients lack a modality, or nothing is tested here"
+    cases = [several["all"], *several["alone"].values(), *several["left_out"].values()]
+    assert {case["n"] for case in cases} == {there.all(1).sum()}  # the same patients, whatever they are shown by
+    assert {case["metrics"].keys() - told["metrics"].keys() == set() for case in cases} == {True}
+    whole = tested.filter(pl.Series(there.all(1)))
+    expected = compare({"": whole}, told["metric"])[""]
+    assert {k: several["all"][k] for k in expected} == expected
+    for case in cases[1:]:
+        if case["value"] is not None:
+            assert case["difference"] == pytest.approx(case["value"] - several["all"]["value"])
+    learnt = load_file(run / "model.safetensors")
+    assert {key.split(".")[2] for key in learnt if key.startswith("encoder.towers.")} == {"0", "1"}
     if task == "segment":
         assert len(list((run / "predictions").iterdir())) == len(tested)
+
+
+def test_learnt_from_ct_and_tested_on_mr(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    given = options("segment", data, tmp_path / "run", modalities=("CT",), test_modalities=("MR-T1",), steps=30)
+    run = finetune.run(given)
+    told = json.loads((run / "result.json").read_text())["modalities"]
+    assert told["names"] == ["CT"] and told["same"] and set(told) == {"names", "same", "all", "tested_on"}
+    other = told["tested_on"]["MR-T1"]
+    assert told["all"]["n"] == other["n"] > 1
+
+    setup = set_up(given)
+    task = build(setup)
+    task.load_state_dict(load_file(run / "model.safetensors"), strict=False)
+    task.eval()
+    both = FusedStore(Store(data), BOTH)  # whose channels are CT and MR on the grid of the CT
+    rows = [row for row in range(len(both)) if both.items["split"][row] == "test" and both.present[row].all()]
+    for channel, case in enumerate((told["all"], other)):
+        scores = []
+        for row in rows:
+            image = torch.from_numpy(both.normalised(row)[channel : channel + 1])
+            found = task.predict(image, 0.0, torch.ones(1, dtype=torch.bool)).numpy()  # type: ignore[operator]
+            scores.append(segmentation(found, both.read_mask(row), [1, 2, 3, 4], (1, 1, 1), surfaces=False)["dice"])
+        value = compare({"": dice_table(both, rows, scores)}, "dice")[""]["value"]
+        assert case["value"] == pytest.approx(value, abs=1e-6), channel
+    assert told["all"]["value"] != other["value"]
+    with pytest.raises(UserError, match="--test-modalities"):  # another question is another run
+        finetune.run(replace(given, test_modalities=()))
+
+
+def dice_table(store: Store, rows: list[int], scores: list[list[float]]) -> pl.DataFrame:
+    values = np.array(scores)
+    columns = {f"dice.{k}": values[:, k] for k in range(values.shape[1])}
+    return store.items[rows].select("item", "patient").with_columns(**{k: pl.Series(v) for k, v in columns.items()})
 
 
 def begins_with(data: Path, out: Path, init: str) -> list[dict[str, torch.Tensor]]:

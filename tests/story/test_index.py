@@ -93,6 +93,24 @@ def test_a_second_run_reads_what_is_new_and_moves_nobody(
     assert len(both) == 21
 
 
+def test_no_path_sets_a_modality(tmp_path: Path) -> None:
+    """Folders and names that speak of sequences, machines or numbers: only header, table, --modality or HU tell."""
+    scans, named = tmp_path / "scans", ("p1/t1ce/a.nii.gz", "dataset1/MR/b_flair.nii.gz", "CT/c_t2.nii.gz", "PET/x.png")
+    for k, name in enumerate(named[:3]):
+        write_nifti(scans / name, np.abs(noise(k, 9, 10, 11)))
+    (scans / "PET").mkdir()
+    Image.fromarray((noise(9, 30, 20) % 256).astype(np.uint8)).save(scans / named[3])
+    frame, _ = index(scans, tmp_path / "out")
+    assert set(frame["path"]) == set(named) and set(frame["modality"]) == {""}
+    write_table(scans / "labels.csv", [{"path": named[1], "modality": "CT"}])  # though its folder is called MR
+    frame, _ = index(scans, tmp_path / "told")
+    assert dict(zip(frame["path"], frame["modality"], strict=True)) == dict.fromkeys(named, "") | {named[1]: "CT"}
+    write_nifti(scans / "MR" / "d_t1.nii.gz", noise(4, 9, 10, 11) - 100)  # a CT by its values, whatever its name
+    frame, _ = index(scans, tmp_path / "values")
+    told = frame.filter(pl.col("path") == "MR/d_t1.nii.gz").row(0, named=True)
+    assert told["modality"] == "CT" and "no modality named; taken as CT" in told["problems"]
+
+
 def test_the_table_may_name_patients_only(mixed: Path, tmp_path: Path) -> None:
     rows = [{"patient_id": "Ann Example", "outcome": "good"}, {"patient_id": "Nobody", "outcome": "bad"}]
     table = write_table(tmp_path / "t.csv", rows)

@@ -4,6 +4,7 @@ To whatever draws regions or whole items it is a store like any other; ``present
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from medssl.contract import Batch
 from medssl.data.pairing import subjects
 from medssl.data.place import place_of
 from medssl.data.store import Box, Store
-from medssl.errors import UserError
+from medssl.errors import UserError, raise_all
 from medssl.volume import Volume
 
 if TYPE_CHECKING:
@@ -123,6 +124,22 @@ class FusedStore(Store):
         return found.reshape(-1, *(b.stop - b.start for b in box))
 
 
+def shown_by(store: FusedStore, modality: str) -> FusedStore:
+    """The items of a store of one modality, shown by their scans of another: on the same grid, with the same truth.
+
+    ``present`` tells which items have such a scan.
+    """
+    base = store.base
+    both = _members(base, [base.modality_names.index(name) for name in (*store.names_of, modality)])
+    partner = {int(own): int(other) for own, other in both if own >= 0}
+    shown = copy(store)
+    shown.members = np.array([[partner[int(own)]] for own in store.members[:, 0]])
+    shown.present = shown.members >= 0
+    seen = np.where(shown.present, shown.members, store.members)[:, 0]
+    shown.fill = np.array([store._stored(_background(base, row)) for row in seen], np.int32)
+    return shown
+
+
 def with_present(made: Iterable[Batch], store: Store) -> Iterator[Batch]:
     """The batches, told which modalities their samples have, where the store is one of several."""
     for batch in made:
@@ -139,17 +156,24 @@ def present_of(store: Store, rows: Sequence[int], keep: Sequence[int] | None = N
     return torch.from_numpy(present & kept)
 
 
-def check_modalities(base: Store, wanted: Sequence[str]) -> None:
-    """Refuse names that no scan has, or that do not make several."""
+def check_modalities(base: Store, wanted: Sequence[str], others: Sequence[str] = ()) -> None:
+    """Refuse names, ``wanted`` to learn from and ``others`` to be tested on, that no scan has or that come twice."""
     known = ", ".join(name for name in base.modality_names if name) or "none, since no scan names its modality"
-    unknown = [name for name in wanted if name not in base.modality_names]
-    if unknown:
-        raise UserError(f"no scan of modality '{unknown[0]}'", "--modalities", f"there are {known}")
-    if len(set(wanted)) < len(wanted):
-        raise UserError("a modality is named twice", "--modalities", "name each once")
-    if len(wanted) == 1:
-        fix = f"name two or more of {known}, or leave the option out"
-        raise UserError(f"'{wanted[0]}' is one modality", "--modalities", fix)
+    errors = []
+    for option, names in (("--modalities", wanted), ("--test-modalities", others)):
+        unknown = [name for name in names if name not in base.modality_names]
+        errors += [UserError(f"no scan of modality '{name}'", option, f"there are {known}") for name in unknown]
+        if len(set(names)) < len(names):
+            errors.append(UserError("a modality is named twice", option, "name each once"))
+    if others and len(wanted) != 1:
+        what = f"to learn from {len(wanted) or 'no'} named modalities and test on others has no one meaning"
+        errors.append(UserError(what, "--test-modalities", "name by --modalities the one to learn from"))
+    errors += [
+        UserError(f"the network learns from '{name}'", "--test-modalities", "leave it out: it is always tested on that")
+        for name in others
+        if name in wanted
+    ]
+    raise_all(errors)
 
 
 def _members(base: Store, codes: Sequence[int]) -> np.ndarray:

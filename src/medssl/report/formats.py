@@ -78,6 +78,29 @@ class Score(TypedDict):
     test_hash: str
 
 
+class Case(TypedDict):
+    """A network shown some of the modalities that it knows, or another one."""
+
+    n: int
+    patients: int
+    value: Number
+    interval: Interval
+    metrics: dict[str, Number]
+    difference: NotRequired[Number]
+    difference_interval: NotRequired[Interval]
+
+
+class Modalities(TypedDict):
+    """What result.json says of them."""
+
+    names: list[str]
+    same: bool
+    all: Case
+    alone: NotRequired[dict[str, Case]]
+    left_out: NotRequired[dict[str, Case]]
+    tested_on: NotRequired[dict[str, Case]]
+
+
 class Result(Score):
     """result.json."""
 
@@ -90,6 +113,7 @@ class Result(Score):
     n_test: int
     classes: NotRequired[list[str]]
     structures: NotRequired[list[str]]
+    modalities: NotRequired[Modalities]
 
 
 class Row(TypedDict):

@@ -1,6 +1,6 @@
-"""What a report shows of a space of several modalities: retrieval, how the modalities lie in it, zero-shot classes."""
+"""What a report shows of several modalities: retrieval, their joint space, zero-shot classes; a task without some."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from medssl.report import figures, formats
 from medssl.report.blocks import Block, Figure, Note, Section, Table
+from medssl.wording import signed, span
 
 LINES = 300  # between pairs, at most
 UNSEEN = "Scans of test patients, each asked for its partner in another modality. Chance is that of a random order."
@@ -25,6 +26,45 @@ def sections(run: Path) -> list[Section]:
         Section("Joint space", _space(run, found) if found else [], "", missing),
     ]
     return [*made, Section("Zero-shot classes", _zeroshot(zeroshot))] if zeroshot else made
+
+
+def fewer(found: Mapping[str, Any], metric: str, written: Callable[[str], str]) -> Section:
+    """A fine-tuned network with fewer modalities than it knows, or with another; ``written``: names of metrics."""
+    names, every = found["names"], found["all"]
+    listed = ", ".join(names)
+    cases = [(listed, every), *((f"{name} alone", case) for name, case in found.get("alone", {}).items())]
+    if len(names) > 2:  # of two, one left out is the other alone
+        cases += [(f"without {name}", case) for name, case in found["left_out"].items()]
+    cases += [(f"{listed} → {name}", case) for name, case in found.get("tested_on", {}).items()]
+    rows = [
+        (name, case["n"], case["patients"], _three(case["value"]), span(case["interval"]), *_lost(case))
+        for name, case in cases
+    ]
+    columns = ("Shown", "Items", "Patients", metric, "95 % interval", "Difference", "95 % interval")
+    if found["same"]:
+        caption = f"All on the same {every['n']} test items of {every['patients']} patients, which have each modality."
+    else:
+        wanted = ", ".join([*names, *found.get("tested_on", {})])
+        caption = f"No test item has all of {wanted}: lines are of different items, and are not compared."
+    blocks: list[Block] = [Note(caption), Table(columns, rows)]
+    keys = [k for k in every["metrics"] if "." not in k and k != "hd95_undefined" and written(k) != metric]
+    if keys:
+        others = [(name, *(_three(case["metrics"].get(k)) for k in keys)) for name, case in cases]
+        blocks.append(Table(("Shown", *map(written, keys)), others, "Other metrics"))
+    intro = "Means and intervals over test patients, of this one network; other seeds would add to their width."
+    if "tested_on" in found:
+        intro += f" After the arrow: another modality, shown to the network that has learnt from {listed}."
+    return Section("Modalities", blocks, intro)
+
+
+def _lost(case: Mapping[str, Any]) -> tuple[str, str]:
+    if case.get("difference") is None:
+        return "", ""
+    return signed(case["difference"]), span(case["difference_interval"], signed)
+
+
+def _three(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _retrieval(found: Mapping[str, Any]) -> list[Block]:

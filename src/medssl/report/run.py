@@ -79,6 +79,7 @@ def _tested(run: Path, record: Mapping[str, Any], result: Mapping[str, Any]) -> 
     scores = [(_metric(k), f"{v:.3f}" if v is not None else "undefined") for k, v in result["metrics"].items()]
     sections = [
         Section("Scores on the test patients", [Table(("Metric", "Value"), scores)]),
+        *([modalities.fewer(result["modalities"], metric, _metric)] if "modalities" in result else []),
         predictions({result["init"]: run}),
         parts.course({name: run}, {name: figures.SERIES[1]})[0],
         Section(

@@ -215,7 +215,8 @@ def _record(options: Finetune, setup: Setup, hardware: machine.Machine) -> dict[
         "kind": "finetune",
         "task": options.task,
         "init": setup.initial,
-        "options": {name: getattr(options, name) for name in names},
+        "options": {name: getattr(options, name) for name in names}
+        | {"test_modalities": options.test_modalities or None},
         "model": to_table(setup.config),
         "optim": to_table(options.optim),
         "loop": to_table(options.loop),

@@ -19,7 +19,7 @@ from lightning.fabric import Fabric
 from medssl import files
 from medssl.data.several import present_of
 from medssl.evaluate.metrics import classification, mean_over_items, segmentation
-from medssl.stages.finetune_modalities import with_fewer
+from medssl.stages.finetune_compare import by_modality
 from medssl.stages.finetune_setup import Setup
 from medssl.stages.options.train import Finetune
 from medssl.tasks.classify import Classify, many_of, one_of
@@ -28,6 +28,7 @@ from medssl.tasks.task import Task
 
 SAMPLES = 6
 BATCH = 32
+Columns = dict[str, np.ndarray]  # of predictions.parquet, a value an item
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,10 @@ def validate(setup: Setup, task: Task, fabric: Fabric) -> Score:
     return Score(metrics | {"loss": loss}, metrics["auc"], loss)
 
 
-def _mean_dice(setup: Setup, task: Segment, fabric: Fabric, rows: list[int], keep: list[int] | None = None) -> float:
-    """Over the structures of each item, then over items; of several modalities from those in ``keep`` only."""
-    scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=False, keep=keep)]
+def _mean_dice(setup: Setup, task: Segment, fabric: Fabric, rows: list[int]) -> float:
+    """Over the structures of each item, then over items."""
+    scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=False)]
     return mean_over_items(np.array([s["dice"] for s in scores]))
-
-
-def _with(setup: Setup, task: Task, fabric: Fabric, rows: list[int], keep: list[int]) -> float:
-    """The metric on ``rows`` from the modalities ``keep`` only."""
-    if isinstance(task, Segment):
-        return _mean_dice(setup, task, fabric, rows, keep)
-    assert isinstance(task, Classify)
-    prob = _classified(setup, task, fabric, rows, keep)
-    return classification(prob, setup.truth.matrix[rows], setup.truth.kind)["auc"]
 
 
 def _there(setup: Setup, rows: list[int], keep: list[int] | None, fabric: Fabric) -> torch.Tensor | None:
@@ -79,22 +71,20 @@ def _there(setup: Setup, rows: list[int], keep: list[int] | None, fabric: Fabric
 
 def test(options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> dict[str, Any]:
     """Predict every test item, write predictions.parquet and samples.npz; returns result.json."""
-    rows = setup.subset.test
     if isinstance(task, Segment):
-        metrics, columns = _test_segment(options, setup, task, fabric)
+        columns, metric = _test_segment(options, setup, task, fabric), "dice"
     else:
         assert isinstance(task, Classify)
-        metrics, columns = _test_classify(options, setup, task, fabric)
-    items = setup.store.items[rows].select("item", "patient", "hash")
-    frame = items.drop("hash").with_columns(
-        [pl.Series(name, values, dtype=pl.Float64).fill_nan(None) for name, values in columns.items()]
-    )
+        columns, metric = _test_classify(options, setup, task, fabric), "auc"
+    frame = _frame(setup, setup.subset.test, columns)
     with files.atomic(options.out / "predictions.parquet") as path:
         frame.write_parquet(path)
-    metric = "dice" if isinstance(task, Segment) else "auc"
+    metrics = _metrics(setup, frame)
     names = {"structures" if isinstance(task, Segment) else "classes": list(setup.truth.classes)}
     patients = setup.store.items["patient"].to_numpy()
     counts = {f"n_{part}": len(set(patients[getattr(setup.subset, part)])) for part in ("train", "val", "test")}
+    hashes = "".join(sorted(setup.store.items["hash"][setup.subset.test]))
+    predict = partial(_predicted, task, fabric)
     return {
         "task": options.task,
         "target": setup.truth.name,
@@ -106,9 +96,42 @@ def test(options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> dict[st
         "subset_seed": options.subset_seed,
         "init": setup.initial,
         **names,
-        "test_hash": hashlib.blake2b("".join(sorted(items["hash"])).encode(), digest_size=16).hexdigest(),
-        **with_fewer(setup.store, rows, partial(_with, setup, task, fabric)),
+        "test_hash": hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest(),
+        **by_modality(setup, options.test_modalities, metric, frame, predict, _metrics),
     }
+
+
+def _predicted(task: Task, fabric: Fabric, setup: Setup, rows: list[int], keep: list[int]) -> pl.DataFrame:
+    """What predictions.parquet holds, of ``rows``, from the modalities ``keep`` only."""
+    if isinstance(task, Segment):
+        scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=True, keep=keep)]
+        return _frame(setup, rows, _structures(setup, scores))
+    assert isinstance(task, Classify)
+    return _frame(setup, rows, _classes(setup, rows, _classified(setup, task, fabric, rows, keep)))
+
+
+def _frame(setup: Setup, rows: list[int], columns: Columns) -> pl.DataFrame:
+    series = [pl.Series(name, values, dtype=pl.Float64).fill_nan(None) for name, values in columns.items()]
+    return setup.store.items[rows].select("item", "patient").with_columns(series)
+
+
+def _metrics(setup: Setup, frame: pl.DataFrame) -> dict[str, float]:
+    """All metrics of a table of predictions."""
+    table = {name: frame[name].to_numpy() for name in frame.columns if "." in name}
+    of = {part: np.stack([v for k, v in table.items() if k.startswith(f"{part}.")], axis=1) for part in _parts(table)}
+    if "prob" in of:
+        return classification(of["prob"], of["truth"], setup.truth.kind)
+    metrics = {name: mean_over_items(values) for name, values in of.items()}
+    for column, values in table.items():
+        metrics[column] = mean_over_items(values[:, None])
+    # A structure that is missed or invented has no surface distance: so many were left out of the mean.
+    both_or_one = ~np.isnan(of["dice"])
+    metrics["hd95_undefined"] = float((both_or_one & np.isnan(of["hd95"])).sum())
+    return metrics
+
+
+def _parts(table: Columns) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[0] for name in table))
 
 
 # Classification ------------------------------------------------------------------------------------------------------
@@ -136,13 +159,10 @@ def _loss(task: Classify, prob: np.ndarray, truth: np.ndarray) -> float:
     return float(many_of(p.logit(), label, true, false))
 
 
-def _test_classify(
-    options: Finetune, setup: Setup, task: Classify, fabric: Fabric
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def _test_classify(options: Finetune, setup: Setup, task: Classify, fabric: Fabric) -> Columns:
+    """The columns of all test items; samples.npz is written."""
     rows = setup.subset.test
     prob, truth = _classified(setup, task, fabric, rows), setup.truth.matrix[rows]
-    columns = {f"prob.{c}": prob[:, k] for k, c in enumerate(setup.truth.classes)}
-    columns |= {f"truth.{c}": truth[:, k] for k, c in enumerate(setup.truth.classes)}
     samples: dict[str, np.ndarray] = {}
     for i, place in enumerate(_spread(len(rows))):
         image = setup.items_of(rows).batch([place]).normalised()[0].numpy()
@@ -152,7 +172,13 @@ def _test_classify(
             f"prob.{i}": prob[place],
         }
     _write_samples(options, samples)
-    return classification(prob, truth, setup.truth.kind), columns
+    return _classes(setup, rows, prob)
+
+
+def _classes(setup: Setup, rows: list[int], prob: np.ndarray) -> Columns:
+    truth = setup.truth.matrix[rows]
+    columns = {f"prob.{c}": prob[:, k] for k, c in enumerate(setup.truth.classes)}
+    return columns | {f"truth.{c}": truth[:, k] for k, c in enumerate(setup.truth.classes)}
 
 
 # Segmentation --------------------------------------------------------------------------------------------------------
@@ -177,18 +203,16 @@ def _segmented(
         yield row, segmentation(pred, truth, task.config.labels, spacing_mm, surfaces), pred, truth
 
 
-def _test_segment(
-    options: Finetune, setup: Setup, task: Segment, fabric: Fabric
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def _test_segment(options: Finetune, setup: Setup, task: Segment, fabric: Fabric) -> Columns:
+    """The columns of all test items; samples.npz is written, and the masks where they are asked for."""
     from medssl.stages.finetune_write import write_prediction
 
     rows = setup.subset.test
     shown = set(_spread(len(rows)))
-    dice, hd95 = [], []
+    found: list[dict[str, list[float]]] = []
     samples: dict[str, np.ndarray] = {}
     for place, (row, scores, pred, truth) in enumerate(_segmented(setup, task, fabric, rows, surfaces=True)):
-        dice.append(scores["dice"])
-        hd95.append(scores["hd95"])
+        found.append(scores)
         if options.predictions:
             write_prediction(options.out / "predictions", setup.store, row, pred)
         if place in shown:
@@ -197,15 +221,12 @@ def _test_segment(
             image = _shown(setup.store.normalised(row), setup, row, cut)
             samples |= {f"image.{i}": image, f"truth.{i}": _cut(truth, cut), f"prediction.{i}": _cut(pred, cut)}
     _write_samples(options, samples)
-    table = {"dice": np.array(dice), "hd95": np.array(hd95)}
-    columns = {f"{name}.{s}": values[:, k] for name, values in table.items() for k, s in enumerate(setup.truth.classes)}
-    metrics = {name: mean_over_items(values) for name, values in table.items()}
-    for column, values in columns.items():
-        metrics[column] = mean_over_items(values[:, None])
-    # A structure that is missed or invented has no surface distance: so many were left out of the mean.
-    both_or_one = ~np.isnan(table["dice"])
-    metrics["hd95_undefined"] = float((both_or_one & np.isnan(table["hd95"])).sum())
-    return metrics, columns
+    return _structures(setup, found)
+
+
+def _structures(setup: Setup, scores: list[dict[str, list[float]]]) -> Columns:
+    table = {name: np.array([s[name] for s in scores]) for name in ("dice", "hd95")}
+    return {f"{name}.{s}": values[:, k] for name, values in table.items() for k, s in enumerate(setup.truth.classes)}
 
 
 # Samples -------------------------------------------------------------------------------------------------------------

@@ -55,12 +55,12 @@ def set_up(options: Finetune, store: Store | None = None) -> Setup:
 
     ``store``: the scans, where they are open already.
     """
-    store = store_of(options.data, options.modalities) if store is None else store
+    store = store_of(options.data, options.modalities, options.test_modalities) if store is None else store
     truth = read_target(store.items, options.target) if options.task == "classify" else structures(store, options)
     strata = rarest_class(truth.matrix, truth.classes)
     subset = draw_subset(store.items, strata, options.n_labels, options.subset_seed)
     _check_classes(truth, subset, options.task)
-    check_subset(store, subset)
+    check_subset(store, subset, options.test_modalities)
     rows = [*subset.train, *subset.val, *subset.test]
     there = sorted({store.modality_names[code] for code in store.modalities[rows]})
     init = initial_weights(options.init, options.modalities, there)

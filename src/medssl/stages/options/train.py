@@ -103,8 +103,11 @@ class Finetune:
     """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch. A run of cmcl has an encoder for each
     modality: that of the scans is taken."""
     modalities: tuple[str, ...] = ()
-    """Two or more modalities of each patient and study to learn from together, an encoder each, such as CT MR-T1; a
-    patient may lack some. By default all scans go through one encoder. A run of cmcl gives each its own encoder."""
+    """Modalities of each patient and study to learn from together, an encoder each, such as CT MR-T1; a patient may
+    lack some. Of one, only its scans are taken. By default all scans go through one encoder."""
+    test_modalities: tuple[str, ...] = ()
+    """With one of --modalities: others to show the trained network on test patients, such as MR-T1. Learn from CT, test
+    on MR: the report compares both on the same patients."""
     modality_dropout: float = 0.25
     """With --modalities: chance that training leaves a modality of a sample out; one always stays."""
     target: str | None = None
