@@ -1,14 +1,19 @@
 """What a run is made of where nobody says: the rules, and that a person's word wins over them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medssl.cli import main
+from medssl.data.store import Store
 from medssl.engine import record
 from medssl.engine.machine import Machine
 from medssl.stages import defaults
+from medssl.stages.options.study import Study
 from medssl.stages.options.train import LoopOptions, ModelOptions, Pretrain
+from medssl.stages.recipe import read_recipe
+from medssl.stages.study_defaults import answered
 from scans import prepared_pictures
 
 
@@ -71,3 +76,17 @@ def test_explain_says_every_reason_and_trains_nothing(tmp_path, capsys):
     assert "looks at each of" in told["steps"] and "a quarter of" in told["batch"]
     assert told["width"].split()[1] == "4" and "given" in told["width"]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_study_answers_for_every_arm_and_scratch_is_as_wide(tmp_path):
+    data = prepared_pictures(tmp_path)
+    options = Study(data=data, out=tmp_path / "study", arms=("scratch", "moco", "pcrl"))
+    recipe = answered(read_recipe(options), Store(data))
+    arms = [arm.options for arm in recipe.arms if arm.options is not None]
+    assert len(arms) == 2 and len({(arm.steps, arm.loop.batch, arm.model.width) for arm in arms}) == 1
+    assert arms[0].steps > 0 and arms[0].loop.batch > 0
+    assert recipe.finetune.model.width == arms[0].model.width is not None
+    assert recipe.finetune.loop.batch == 16
+    wide = answered(read_recipe(replace(options, width=8, batch=4, pretrain_steps=3)), Store(data))
+    assert {arm.options.model.width for arm in wide.arms if arm.options} == {8} == {wide.finetune.model.width}
+    assert wide.arms[1].options.steps == 3 and wide.arms[1].options.loop.batch == 4 == wide.finetune.loop.batch

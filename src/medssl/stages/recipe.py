@@ -82,7 +82,6 @@ class Recipe:
     n_labels: tuple[int | Literal["all"], ...]
     seeds: int
     margin: float
-    batch: int
     transductive: bool
     jobs: int
     cluster: str | None
@@ -165,7 +164,8 @@ def _tables(
     pretrain, finetune = (dict(table[name]) if isinstance(table.get(name), Mapping) else {} for name in TABLES)
     named = {name: dict(pretrain.pop(name)) for name in list(pretrain) if isinstance(pretrain[name], Mapping)}
     for part, steps in ((pretrain, "pretrain_steps"), (finetune, "finetune_steps")):
-        part["steps"] = top[steps] if steps in given else part.get("steps", top[steps])
+        wanted = top[steps] if steps in given else part.get("steps", top[steps])
+        part |= {} if wanted is None else {"steps": wanted}  # nobody says: chosen when the scans are known
     said = {key for option, key in _COUNTS.items() if option in given}
     named = {name: {k: v for k, v in own.items() if k not in said} for name, own in named.items()}
     return pretrain, finetune, named
@@ -260,11 +260,20 @@ def _filled(
     if errors:
         return None, errors
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-    values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "batch", "device")} | values
+    values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "device")} | values
+    if top["batch"] is not None:
+        values.setdefault("batch", top["batch"])
     if kind is Finetune:  # where its own defaults differ from those of pre-training, they hold here too
         usual = Finetune(task=top["task"], data=Path(), out=Path())
-        own_defaults = {"workers": usual.loop.workers, "lr": usual.optim.lr, "clip": usual.optim.clip}
+        own_defaults = {
+            "batch": usual.loop.batch,
+            "workers": usual.loop.workers,
+            "lr": usual.optim.lr,
+            "clip": usual.optim.clip,
+        }
         values = own_defaults | values
+    if kind is Pretrain:
+        values = {"batch": 0} | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
     if wrong := out_of_range(optim, loop, open_to=OPEN if kind is Pretrain else ()):
         return None, [UserError(error.what, place, error.fix) for error in wrong]

@@ -31,6 +31,7 @@ from medssl.stages.options.train import Finetune
 from medssl.stages.recipe import Recipe, read_recipe
 from medssl.stages.report import spared, write_study_report
 from medssl.stages.study_check import check
+from medssl.stages.study_defaults import answered
 from medssl.stages.study_keys import Planned, planned
 from medssl.stages.study_known import known, refuse_stale
 from medssl.stages.study_record import leak_checks, settle
@@ -48,6 +49,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
     out = recipe.out
     with files.locked(out, "STUDY"):
         store = Store(recipe.data)
+        recipe = answered(recipe, store)
         check(recipe)
         contents = Contents(store_of(recipe.data, recipe.finetune.modalities))
         plan = planned(recipe, contents)

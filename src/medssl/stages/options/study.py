@@ -19,9 +19,9 @@ DEFAULTS: dict[str, Any] = {
     "encoder": "resnet18",
     "width": None,
     "norm": "batch",
-    "pretrain_steps": 2000,
+    "pretrain_steps": None,
     "finetune_steps": 400,
-    "batch": 16,
+    "batch": None,
     "transductive": False,
     "jobs": 1,
     "cluster": None,
@@ -66,15 +66,15 @@ class Study:
     encoder: Annotated[str | None, _default("encoder", "NAME")] = None
     """Encoder of every arm: resnet18, resnet34, resnet50, unet, resunet, poolunet, swin."""
     width: Annotated[int | None, _default("width", "INT")] = None
-    """Channels of the first level; by default the architecture's own."""
+    """Channels of the first level; by default what the machine can train, as `medssl pretrain --explain` tells."""
     norm: Annotated[Literal["batch", "instance", "group"] | None, _default("norm", "{batch,instance,group}")] = None
     """Normalisation layers."""
     pretrain_steps: Annotated[int | None, _default("pretrain_steps", "INT")] = None
-    """Steps of each pre-training."""
+    """Steps of each pre-training; by default chosen from the number of scans."""
     finetune_steps: Annotated[int | None, _default("finetune_steps", "INT")] = None
     """Steps of each fine-tuning."""
     batch: Annotated[int | None, _default("batch", "INT")] = None
-    """Samples a step."""
+    """Samples a step; by default chosen from the number of scans for pre-training, 16 for fine-tuning."""
     transductive: bool = False
     """Let pre-training see the images of test patients; the report flags it."""
     jobs: Annotated[int | None, _default("jobs", "INT")] = None
