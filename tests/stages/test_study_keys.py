@@ -83,6 +83,11 @@ def test_what_a_result_depends_on_changes_its_part(parts, pretrain, finetune, ch
     assert {i for i in range(3) if before["scratch"][i] != after["scratch"][i]} == differ - {PRETRAINING}
 
 
+def test_what_is_left_open_enters_as_it_is_answered(parts):
+    before = parts({"steps": 0, "patch": [32, 32]})
+    assert before == parts({"steps": 1000, "patch": [32, 32]})  # the shortest run, for few scans
+
+
 def test_seeds_differ_by_their_patients(data, contents, tmp_path):
     recipe = read_recipe(Study(data=data, out=tmp_path, target="size", width=8, seeds=3, n_labels=(4, 6)))
     plan = planned(recipe, contents)
