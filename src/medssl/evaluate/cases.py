@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medssl.evaluate.interval import estimate, resample, score_all, scorer
+from medssl.evaluate.interval import estimate, resample
+from medssl.evaluate.scorers import score_all, scorer
 from medssl.rng import stream
 
 

@@ -11,6 +11,7 @@ from medssl.report import facts, figures, formats, ledger, parts, run
 from medssl.report import scores as tables
 from medssl.report.blocks import Block, Card, Figure, Note, Page, Section, Table
 from medssl.report.formats import table
+from medssl.report.judged import Verdict
 from medssl.report.ledger import Ledger
 from medssl.wording import signed, span
 
@@ -20,7 +21,7 @@ _MANY = 9  # comparisons; more are a table, not cards and sentences
 
 def page(study: Path) -> Page:
     """What the files of a study tell."""
-    record, verdict = table(study / "study.toml", formats.StudyRecord), table(study / "verdict.json", formats.Verdict)
+    record, verdict = table(study / "study.toml", formats.StudyRecord), table(study / "verdict.json", Verdict)
     data, found = table(study / "data.json", formats.Data), ledger.read(study)
     results = found.rows
     _check_arms(verdict, study)

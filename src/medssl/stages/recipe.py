@@ -263,17 +263,12 @@ def _filled(
     values = {k: top[k] for k in ("encoder", "width", "norm", "seed", "device")} | values
     if top["batch"] is not None:
         values.setdefault("batch", top["batch"])
+    usual: dict[str, Any] = {"batch": 0}  # chosen when the scans are known
     if kind is Finetune:  # where its own defaults differ from those of pre-training, they hold here too
-        usual = Finetune(task=top["task"], data=Path(), out=Path())
-        own_defaults = {
-            "batch": usual.loop.batch,
-            "workers": usual.loop.workers,
-            "lr": usual.optim.lr,
-            "clip": usual.optim.clip,
-        }
-        values = own_defaults | values
-    if kind is Pretrain:
-        values = {"batch": 0} | values
+        own_way = Finetune(task=top["task"], data=Path(), out=Path())
+        usual = {name: getattr(own_way.loop, name) for name in ("batch", "workers")}
+        usual |= {name: getattr(own_way.optim, name) for name in ("lr", "clip")}
+    values = usual | values
     model, optim, loop = (group(**_part(values, group)) for group in groups)
     if wrong := out_of_range(optim, loop, open_to=OPEN if kind is Pretrain else ()):
         return None, [UserError(error.what, place, error.fix) for error in wrong]

@@ -12,7 +12,8 @@ from medssl.errors import UserError
 from medssl.evaluate.ranks import of_verdicts
 from medssl.files import check_format, read_toml, write_json, write_text
 from medssl.report import ledger, scores
-from medssl.report.formats import Verdict, table
+from medssl.report.formats import table
+from medssl.report.judged import Verdict
 from medssl.report.page import write_run_report, write_study_report
 from medssl.stages.judge import QUESTION, judged, read_pairs, show, show_table
 from medssl.stages.options.study import Report
