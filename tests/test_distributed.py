@@ -1,4 +1,5 @@
-"""Two gloo ranks: gathered rows, their gradients, averaged gradients, absent ones as zeros; one changes nothing."""
+"""Two gloo ranks: gathered rows, their gradients, averaged gradients, absent ones as zeros or absent; one changes
+nothing."""
 
 import torch
 
@@ -28,8 +29,10 @@ def _share(rank):
     strides = a.grad.stride()
     if rank == 1:
         b.grad = torch.full((3,), 4.0)
-    distributed.average_gradients([a, b, frozen])
-    ok = bool((distributed.gather(x)[:, 0] == torch.tensor([0.0, 0.0, 1.0, 1.0])).all())
+    nobody = torch.nn.Parameter(torch.ones(2))
+    distributed.average_gradients([a, nobody, b, frozen])
+    ok = nobody.grad is None and frozen.grad is None
+    ok &= bool((distributed.gather(x)[:, 0] == torch.tensor([0.0, 0.0, 1.0, 1.0])).all())
     # One row on rank 0, three on rank 1; the same loss of all four on both.
     mine = torch.arange(4.0)[:, None][1:] if rank else torch.arange(4.0)[:1, None]
     mine.requires_grad_()

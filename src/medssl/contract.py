@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,13 @@ from medssl.errors import UserError
 from medssl.rng import Rng
 
 _one_graph: ContextVar[bool] = ContextVar("one_graph", default=False)
+
+
+class Gathers(Protocol):
+    """Features that collect gradients."""
+
+    def gradients(self) -> dict[Any, Tensor]:
+        """What they have collected so far."""
 
 
 class Shared:
@@ -50,12 +57,12 @@ class Shared:
 class Term:
     """One weighted scalar of the objective. ``at`` names the features at which its gradient norm is measured.
 
-    A name that comes again, a term of the next chunk of the batch, adds to what came before.
+    A name that comes again, a term of the next chunk of the batch at features of its own, adds to what came before.
     """
 
     name: str
     value: Tensor
-    at: Shared | None = None
+    at: "Gathers | None" = None
 
 
 @dataclass
@@ -73,6 +80,9 @@ class Method(nn.Module):
     config: Any
     needs_modality: bool = False
     """Whether the objective reads ``Batch.modality``."""
+
+    least: int = 1
+    """Fewest samples that its losses can be taken of, on each rank."""
 
     paired: bool = False
     """Whether it compares scans of a subject: batches are then drawn by subject, see ``data.pairs``."""
@@ -211,12 +221,12 @@ def backpropagate(
             before = {i: g.clone() for i, g in measured.gradients().items()} if measured else {}
             backward(item.value)
             if measured and norms is not None:
-                norms[item.name] = _added_norm(before, measured.gradients())
+                norms[item.name] = math.hypot(norms.get(item.name, 0.0), _added_norm(before, measured.gradients()))
         value = item.value.detach()
         terms[item.name] = terms[item.name] + value if item.name in terms else value
     return terms
 
 
-def _added_norm(before: dict[int, Tensor], after: dict[int, Tensor]) -> float:
+def _added_norm(before: dict[Any, Tensor], after: dict[Any, Tensor]) -> float:
     added = [(grad - before[i] if i in before else grad).float().norm() for i, grad in after.items()]
     return float(torch.stack(added).norm()) if added else 0.0

@@ -60,14 +60,25 @@ class _GatherRows(torch.autograd.Function):
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Average gradients over ranks in one flat all-reduce; a rank without a gradient counts as zero."""
+    """Average gradients over ranks in one flat all-reduce; a rank without a gradient counts as zero.
+
+    A parameter that no rank has a gradient of keeps none, as on one process: optimisers pass it by, where a gradient
+    of zero would let it decay.
+    """
     if not active():
         return
     wanted = [p for p in parameters if p.requires_grad]
     flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in wanted])
+    there = flat.new_tensor([p.grad is not None for p in wanted])
+    flat = torch.cat([flat, there])
     dist.all_reduce(flat)
     flat /= world_size()
-    for p, piece in zip(wanted, flat.split([p.numel() for p in wanted]), strict=True):
+    *pieces, there = flat.split([*(p.numel() for p in wanted), len(wanted)])
+    # Read only where something is absent here: elsewhere every answer is known, and no step waits for the device.
+    known = [True] * len(wanted) if all(p.grad is not None for p in wanted) else (there > 0).tolist()
+    for p, piece, anywhere in zip(wanted, pieces, known, strict=True):
+        if not anywhere:
+            continue
         # Into the old memory where there is some, so that a channels_last gradient keeps its strides.
         grad = piece.view(p.shape)
         p.grad = grad.clone() if p.grad is None else p.grad.copy_(grad)

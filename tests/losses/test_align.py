@@ -9,14 +9,13 @@ import torch
 from medssl.losses.align import (
     align,
     infonce,
-    relations,
     sigmoid,
-    texts_once,
     voxel_infonce,
     word_infonce,
     word_similarity,
 )
 from medssl.losses.contrastive import unit
+from medssl.losses.relate import relations, texts_once
 
 
 def vectors(*shape, seed=0):

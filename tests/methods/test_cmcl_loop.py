@@ -28,7 +28,7 @@ def data(b=6, seed=0):
 def test_images_and_vectors_come_together():
     model, pairs = make(crop=(0.9, 1.0)), data()
     optimizer = optimizer_of(model)
-    terms = [model.step(pairs, optimizer)["align"] for _ in range(70)]
+    terms = [model.step(pairs, optimizer)["align"] for _ in range(150)]
     assert terms[-1] < 0.5 * terms[0]
     image, text = (model.encode(name, pairs[name]) for name in ("image", "text"))
     assert image.shape == text.shape == (6, 8) and not image.requires_grad and model.training

@@ -1,5 +1,7 @@
 """Two gloo ranks with uneven shares of a batch have the terms and the gradients of one process."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cmcl_case import batch_of, make, views_of
@@ -16,13 +18,20 @@ CASES = {
     "five and one": (5, ALL),
     "a study on both": (4, {"learn_temperature": True}),
     "sigmoid": (4, {"loss": "sigmoid", "learn_temperature": True}),
+    "labels": (4, {"positives": "label", "learn_temperature": True}),
+    "structures on one": (2, {"positives": "structure", "towers": {"CT": "unet", "MR": "unet"}}),
     "discriminate": (4, {"towers": {"CT": "unet", "MR": "unet"}, "objective": "discriminate", "share": "all"}),
 }
 
 
 def learnt(options, rows):
     model = make(**options)
-    views = views_of(model, batch_of(model, rows, text=model.space.text is not None), start=rows[0])
+    batch = batch_of(model, rows, text=model.space.text is not None)
+    mask = torch.zeros(6, *model.region(), dtype=torch.int16)
+    mask[:2, :8], mask[1, 8:] = 1, 2  # the second rank has no structure, and still goes backward
+    label = torch.tensor([[0.0], [0.0], [1.0], [1.0], [0.0], [1.0]])
+    batch = replace(batch, mask=mask[list(rows)], label=label[list(rows)])
+    views = views_of(model, batch, start=rows[0])
     terms = backpropagate(model.losses(views, 0.0))
     distributed.average_gradients(model.parameters())
     return {k: float(v) for k, v in terms.items()}, [None if p.grad is None else p.grad for p in model.parameters()]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medssl.networks.heads import Comparer, Projector, at_cells, at_places, mixed, pool
+from medssl.networks.heads import Comparer, Projector, at_cells, at_places, mixed, pool, pool_within
 
 
 def test_pool_is_the_mean_over_positions():
@@ -11,6 +11,21 @@ def test_pool_is_the_mean_over_positions():
     expected = torch.tensor([[sum(float(v) for v in c.flatten()) / 20 for c in image] for image in x]).double()
     assert torch.allclose(pool(x), expected, atol=1e-6)
     assert pool(x.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(4, 6), (4, 6, 2)])
+def test_a_structure_is_the_mean_over_its_voxels_each_with_its_cells_feature(size):
+    grid = tuple(n // 2 for n in size)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, *grid, dtype=torch.float64, generator=generator)
+    mask = torch.randint(0, 3, (2, *size), generator=generator)
+    row, label = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1])
+    for found, r, one in zip(pool_within(x, mask, row, label), row.tolist(), label.tolist(), strict=True):
+        voxels = [tuple(v) for v in (mask[r] == one).nonzero().tolist()]
+        cells = torch.stack([x[(r, slice(None), *(i // 2 for i in v))] for v in voxels])
+        assert torch.allclose(found, cells.mean(0), atol=1e-12) and len(voxels) > 1
+    none = torch.zeros(0, dtype=torch.long)
+    assert pool_within(x.requires_grad_(), mask, none, none).requires_grad
 
 
 def test_projector_is_fc_relu_fc_in_float32():

@@ -143,6 +143,17 @@ def test_a_method_without_a_gate_still_shows_its_pictures(study, tmp_path):
     assert part.count("data:image/png") == 3 * 4 and "asked for:" not in part and "turn 90°" not in text
 
 
+def test_a_method_without_a_decoder_shows_its_views(study, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(study / "pretrain/pcrl", run)
+    with np.load(run / "samples.npz") as kept:
+        np.savez(run / "samples.npz", view=kept["view"], other=kept["target"])
+    text = write_run_report(run).read_text()
+    part = text.split("<h2")[1]
+    assert ">Views<" in part and "other view" in part and part.count("data:image/png") == 2 * 4
+    assert "A row is a training image: its views." in part and "rebuilt" not in part
+
+
 def test_the_report_of_a_fine_tuning(study):
     text = write_run_report(study / "runs/pcrl-n4-s0").read_text()
     assert re.search(r"Test Dice 0\.\d{3} after segmentation was learnt from 4 labelled patients", text)

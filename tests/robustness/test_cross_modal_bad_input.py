@@ -99,6 +99,11 @@ WRONG = {
     "dae --encoder swin --patch 32 40 32": "patch (32, 40, 32) is no multiple of 32×32×32",
     "pcrlv2 --patch 32 32 33": "patch (32, 32, 33) is no multiple of",
     "cmcl --objective discriminate": "discriminate needs share=all",
+    "cmcl --label kind": "label is 'kind', which nothing reads: add --positives label",
+    "cmcl --positives label": "the data has no label columns",
+    "cmcl --positives structure": "no scan has a mask (--positives structure): index again with mask_path",
+    "cmcl --positives organ": "invalid choice 'organ'",
+    "pcrlv2 --batch 1": "a batch of 1 (--batch): give 2 or more",
 }  # fmt: skip
 
 

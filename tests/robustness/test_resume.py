@@ -199,6 +199,25 @@ def test_a_full_disk_stops_the_run_and_leaves_the_old_checkpoint(options, straig
     assert_same_run(pretrain.run(options), straight)
 
 
+def test_a_method_of_pairs_is_not_advised_to_take_one_image(options, monkeypatch):
+    import torch
+
+    from medssl.methods.pcrlv2 import PCRLv2
+
+    def losses(self, views, progress):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        yield
+
+    monkeypatch.setattr(PCRLv2, "losses", losses)
+    loop, model = replace(options.loop, batch=2), replace(options.model, patch=(64, 64))
+    options = replace(options, method="pcrlv2", loop=loop, model=model)
+    said = r"out of memory with --batch 2 and --patch 64×64: not even 2 fit.*try --batch 2 --patch 32 32"
+    with pytest.raises(UserError, match=said):
+        pretrain.run(options)
+    with pytest.raises(UserError, match=r"a batch of 1 \(--batch\): give 2 or more"):
+        pretrain.run(replace(options, out=options.out / "one", loop=replace(loop, batch=1)))
+
+
 def test_memory_that_runs_out_becomes_advice(options, monkeypatch):
     import torch
 

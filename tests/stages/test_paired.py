@@ -77,6 +77,35 @@ def test_a_run_leaves_its_towers_and_they_embed_as_in_training(store, tmp_path, 
     assert card["method_config"]["modalities"] == ["CT", "MR"] and (reader is None) == (share != "trunk")
 
 
+def test_scans_of_no_pair_are_aligned_by_their_labels(tmp_path, seen, capsys) -> None:
+    alone = [(f"p{i}", study, kind, shape, at) for i, (_, study, kind, shape, at) in enumerate(cohort())]
+    store = paired_store(tmp_path / "data", alone, **{"label.kind": ["a", "b", "b", "a"] * 3})
+    run = tmp_path / "run"
+    assert main(f"pretrain cmcl --data {store.data} --out {run} {TINY} --positives label".split()) == 0
+    said = capsys.readouterr().err
+    assert "positives: 12 of 12 scans have a label of 'kind'; in two modalities or more: a, b" in said
+    assert "no subject has scans of two modalities" not in said
+    kinds = ["a", "b"]
+    for batch in seen:
+        assert [kinds[k] for k in batch.label.argmax(1)] == [store.items["label.kind"][int(i)] for i in batch.item]
+    assert files.read_toml(run / "run.toml")["model"]["positives"] == "label"
+
+
+def test_structures_are_read_from_the_masks_of_phantoms(tmp_path, seen, capsys) -> None:
+    scans, data, run = (tmp_path / name for name in ("scans", "data", "run"))
+    for words in (
+        f"phantom {scans} --patients 4 --size 32 --modalities CT MR-T1",
+        f"index {scans} --out {data} --workers 1",
+        f"prepare {data} --workers 1",
+        f"pretrain cmcl --data {data} --out {run} {TINY} --encoder unet --positives structure --log-every 1",
+    ):
+        assert main(words.split()) == 0
+    assert "have a mask; in two modalities or more: 1, 2" in capsys.readouterr().err
+    assert all(bool((batch.mask > 0).any()) for batch in seen)
+    rows = files.read_rows(run / "metrics.jsonl")
+    assert all(row["align"] > 0 and row["norm.align"] > 0 for row in rows[1:])
+
+
 def test_a_tower_by_itself_is_an_encoder_as_any_other(store, tmp_path) -> None:
     run = tmp_path / "run"
     assert main(f"pretrain cmcl --data {store.data} --out {run} {TINY}".split()) == 0

@@ -1,13 +1,53 @@
 """Batches of a user's own loop for methods of several modalities: named entries, row i of each being subject i."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from medssl.contract import Batch, Method
 from medssl.errors import UserError
+from medssl.losses.contrastive import unit
+from medssl.networks.joint import JointSpace
+from medssl.networks.norms import evaluating
+from medssl.networks.text import check_text
+from medssl.networks.towers import Towers
+
+
+class OwnLoop(Method):
+    """A method of several modalities whose ``step`` takes named entries, and whose ``encode`` gives their vectors."""
+
+    kinds: Towers
+    space: JointSpace
+
+    def _wrap(self, images: Any, ids: Tensor | None, modality: Tensor | None = None) -> Batch:
+        """A mapping from towers to entries whose row i is subject i; or a flat batch of images with modality codes."""
+        # Without headers a subject's images lie on one grid, and a voxel is what distances are measured in.
+        batch = self._flat(images, ids) if isinstance(images, Mapping) else super()._wrap(images, ids, modality)
+        place = torch.eye(self.config.dims + 1, dtype=torch.float64).repeat(len(batch), 1, 1)
+        return replace(batch, place=place).to(batch.image.device)
+
+    def _flat(self, entries: Mapping[str, Any], ids: Tensor | None) -> Batch:
+        flat = flat_entries(entries, self.kinds.names, self.kinds.beside)
+        if ids is not None and len(ids) != flat.subjects:
+            raise UserError(f"{len(ids)} ids for {flat.subjects} subjects", fix="give one id a subject")
+        if flat.text is not None:
+            check_text(flat.text, self.space.text, str(self.kinds.beside))
+        ids = self._own_ids(flat.subjects) if ids is None else ids.cpu()
+        batch = super()._wrap(flat.images, ids[flat.subject], flat.codes)
+        return replace(batch, subject=flat.subject, text=flat.text)
+
+    def encode(self, name: str, entry: Any) -> Tensor:
+        """Vectors (b, embed_dim) of unit length for an entry as ``step`` takes it; NaN where a row is missing."""
+        rows, n = read_entries({name: entry}, self.kinds.all)
+        value, index = rows[name].value, rows[name].index
+        if name in self.kinds.names:
+            value = super()._wrap(value, None, index).normalised()
+        with evaluating(self):
+            z = unit(self.space.embed(name, value.to(next(self.parameters()).device)))
+        return z.new_full((n, z.shape[1]), torch.nan).index_copy(0, index.to(z.device), z)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def paired_batches(
     together, see ``subjects``. ``labels`` (len(rows), k) float and ``text`` (len(rows), L) tokens or numbers have a row
     for each of ``rows``. The regions of a subject's scans cover one place in the world where the scans allow it.
     """
-    check(store, rows, region, batch, masks, labels, world)
+    check(store, rows, region, batch, False, labels, world)  # a scan without a mask is one of nothing but background
     if text is not None and len(text) != len(rows):
         raise UserError(f"{len(text)} rows of text for {len(rows)} scans", None, "give one row for each")
     sampler = PairSampler(

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -23,22 +24,31 @@ def exhausted(error: BaseException) -> bool:
     )
 
 
-def advice(method: Method, fabric: Fabric, channels: int, batch: int, patch: tuple[int, ...]) -> UserError:
-    """The error to raise: tries one step at half the batch, a quarter, … until one fits."""
+def advice(
+    method: Method, fabric: Fabric, channels: int, batch: int, patch: tuple[int, ...], least: int = 1, ranks: int = 1
+) -> UserError:
+    """The error to raise: tries one step at half the batch, a quarter, … until one fits, or ``least`` is passed.
+
+    ``batch`` and ``least`` are of one rank; what the error says of ``--batch`` is of all of them.
+    """
 
     def attempt(size: int) -> None:
         image = torch.rand(size, channels, *method.region())
         place = torch.eye(len(patch) + 1, dtype=torch.float64).repeat(size, 1, 1)
+        truth: dict[str, Any] = {
+            "label": torch.zeros(size, 1),
+            "mask": torch.ones(size, *method.region(), dtype=torch.int16),
+        }
         one = Batch.of(image, value_range=method.config.value_range, modality=torch.zeros(size, dtype=torch.long))
-        _step(method, fabric, replace(one, place=place))
+        _step(method, fabric, replace(one, place=place, **truth))
 
-    return explain(largest_fitting(attempt, batch), batch, patch)
+    return explain(largest_fitting(attempt, batch, least), batch, patch, least, ranks)
 
 
-def largest_fitting(attempt: Callable[[int], None], batch: int) -> int:
-    """The largest batch among batch/2, batch/4, …, 1 for which ``attempt`` does not run out of memory; 0 if none."""
-    size = batch // 2
-    while size:
+def largest_fitting(attempt: Callable[[int], None], batch: int, least: int = 1) -> int:
+    """The largest of batch/2, batch/4, …, ``least`` for which ``attempt`` does not run out of memory; 0 if none."""
+    size = max(batch // 2, least)
+    while size < batch:
         try:
             attempt(size)
             return size
@@ -46,22 +56,25 @@ def largest_fitting(attempt: Callable[[int], None], batch: int) -> int:
             if not exhausted(error):
                 raise
         release()
-        size //= 2
+        if size == least:
+            break
+        size = max(size // 2, least)
     return 0
 
 
-def explain(fits: int, batch: int, patch: tuple[int, ...]) -> UserError:
+def explain(fits: int, batch: int, patch: tuple[int, ...], least: int = 1, ranks: int = 1) -> UserError:
     """Memory grows with batch × voxels: give up the one or the other."""
     told = "×".join(map(str, patch))
-    what = f"out of memory with --batch {batch} and --patch {told}"
+    what = f"out of memory with --batch {batch * ranks} and --patch {told}"
     # A patch of half the sides holds 1/4 (2D) or 1/8 (3D) of the voxels; sides stay multiples of what they were.
-    halvings, share = 0, max(fits, 0.5) / batch
+    halvings, share = 0, (fits or least / 2) / batch
     while 2.0 ** (-len(patch) * halvings) > share:
         halvings += 1
     smaller = " ".join(str(max(1, side >> halvings)) for side in patch)
-    if not fits:
-        return UserError(what, fix=f"not even one sample fits; try --batch 1 --patch {smaller}, or a smaller --width")
-    return UserError(what, fix=f"--batch {fits} fits; or keep the batch and take --patch {smaller}")
+    if fits:
+        return UserError(what, fix=f"--batch {fits * ranks} fits; or keep the batch and take --patch {smaller}")
+    few = "not even one sample fits" if least * ranks == 1 else f"not even {least * ranks} fit, the fewest it can take"
+    return UserError(what, fix=f"{few}; try --batch {least * ranks} --patch {smaller}, or a smaller --width")
 
 
 def release() -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.losses.contrastive import info_nce, widened
+from medssl.losses.relate import relations
 
 Number = float | Tensor
 
@@ -27,6 +28,7 @@ def align(
     *,
     same: Sequence[Int[Tensor, " n"]] = (),
     alike: Bool[Tensor, "n n"] | None = None,
+    apart: Bool[Tensor, "n n"] | None = None,
     present: Bool[Tensor, " n"] | None = None,
     form: Literal["infonce", "sigmoid"] = "infonce",
     bias: Number = 0.0,
@@ -36,9 +38,10 @@ def align(
     """Sum over the pairs of modalities in a flat batch, each by ``infonce`` or ``sigmoid``; zero without a pair.
 
     Positives: equal ``subject``, or ``alike`` (symmetric). Never negatives, nor positives for that: samples that share
-    one of the ids in ``same``, their patient say. ``present`` false: as if the sample were not in the batch.
+    one of the ids in ``same``, their patient say, and where ``apart`` is given (symmetric) all that are not.
+    ``present`` false: as if the sample were not in the batch.
     """
-    positive, negative = relations(subject, same, alike, present)
+    positive, negative = relations(subject, same, alike, present, apart)
     z = widened(z)
     total = z.sum() * 0  # a graph, whoever is there
     groups = [(modality == code).nonzero()[:, 0] for code in modality.unique()]
@@ -49,40 +52,6 @@ def align(
         else:
             total = total + infonce(*pair, temperature, beta, hardest)
     return total
-
-
-def relations(
-    subject: Int[Tensor, " n"],
-    same: Sequence[Int[Tensor, " n"]] = (),
-    alike: Bool[Tensor, "n n"] | None = None,
-    present: Bool[Tensor, " n"] | None = None,
-) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
-    """Who is a positive, and who a negative, of whom; see ``align``."""
-    positive = subject[:, None] == subject
-    if alike is not None:
-        positive = positive | alike
-    negative = ~positive
-    for ids in same:
-        negative = negative & (ids[:, None] != ids)
-    if present is not None:
-        both = present[:, None] & present
-        positive, negative = positive & both, negative & both
-    return positive, negative
-
-
-def texts_once(
-    is_text: Bool[Tensor, " n"], subject: Int[Tensor, " n"], content: Int[Tensor, " n"]
-) -> tuple[Bool[Tensor, " n"], Bool[Tensor, "n n"]]:
-    """What texts ask of ``align``: ``present`` and ``alike``.
-
-    ``content`` (n,): a number for each sample's text, its own or its subject's, 0 for none. A text that several samples
-    of a subject carry counts once, an empty one not at all; equal texts are positives of each other's images.
-    """
-    same = (content[:, None] == content) & (content != 0)
-    either = is_text[:, None] | is_text
-    again = same & (subject[:, None] == subject) & is_text[:, None] & is_text
-    present = ~is_text | ((content != 0) & ~again.tril(-1).any(1))
-    return present, same & either
 
 
 def infonce(
@@ -222,6 +191,3 @@ def _log_negatives(logits: Tensor, negative: Tensor, beta: float, hardest: int) 
 def _floor(x: Tensor) -> float:
     # Not −∞: a row that has nothing else would have a gradient of NaN.
     return torch.finfo(x.dtype).min / 4
-
-
-__all__ = ["align", "infonce", "relations", "sigmoid", "voxel_infonce", "word_infonce", "word_similarity"]

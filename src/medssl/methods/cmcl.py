@@ -14,26 +14,27 @@ from torch import Tensor, nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
-from medssl.contract import Batch, Method, Shared, Term, Views
-from medssl.data.entries import flat_entries, read_entries
+from medssl.contract import Batch, Shared, Term, Views
+from medssl.data.entries import OwnLoop
 from medssl.errors import UserError
-from medssl.losses.align import align, relations, texts_once, voxel_infonce, word_infonce
+from medssl.losses.align import align, voxel_infonce, word_infonce
 from medssl.losses.contrastive import unit
 from medssl.losses.discriminate import discriminate_bce, discriminate_supcon
 from medssl.losses.reconstruction import rebuild_error
-from medssl.networks.cached import Cached
+from medssl.losses.relate import relations, who_is_who
+from medssl.networks.cached import Cached, Together
 from medssl.networks.decoder import decoder_for
 from medssl.networks.joint import Encodes, JointSpace
 from medssl.networks.local import VoxelHeads, WordHeads, per_tower
-from medssl.networks.norms import evaluating
 from medssl.networks.pyramid import Pyramid
 from medssl.networks.temperature import SHARPEST, Temperature
-from medssl.networks.text import Text, check_text, filled, fingerprint
+from medssl.networks.text import Text, filled, fingerprint
 from medssl.networks.towers import plan_towers
 from medssl.networks.weights import weights_from
 from medssl.rng import Rng
 from medssl.views.pair import PairConfig, region_for
 from medssl.views.single import meetings, single_view
+from medssl.views.structures import mask_of_view, structures
 
 FROM_DATA = {"from": "data"}  # options that no person gives: the stage reads them from the store
 LEAST = {
@@ -49,6 +50,11 @@ class CMCLConfig(ModelConfig):
 
     objective: Literal["align", "discriminate"] = "align"
     """align: what shows one subject comes together. discriminate: what shows one modality does."""
+    positives: Literal["subject", "label", "structure"] = "subject"
+    """align: what comes together across modalities: scans of one subject (papers); of subjects with one label too; or
+    structures that masks name, whoever's they are. The last two need no pairs, but they learn from truth."""
+    label: str = ""
+    """Column of --positives label; by default the only usable one."""
     share: Literal["nothing", "trunk", "all"] = "nothing"
     """Weights that image encoders share: nothing, all but the first level and normalisation layers, or all."""
     embed_dim: int = 128
@@ -105,12 +111,18 @@ class CMCLConfig(ModelConfig):
             found.append(UserError("the sigmoid loss has no hard negatives", fix="choose loss=infonce, or leave them"))
         if self.objective == "discriminate" and self.share != "all":
             found.append(UserError("encoders of their own tell modalities apart", fix="discriminate needs share=all"))
+        if self.label and self.positives != "label":
+            found.append(UserError(f"label is {self.label!r}, which nothing reads", fix="add --positives label"))
+        if self.positives != "subject" and self.objective == "discriminate":
+            found.append(UserError("discriminate has no use for positives", fix="leave --positives out"))
+        if self.positives == "structure" and self.text != "none":
+            found.append(UserError("a text shows no structure", fix="choose --positives label, or leave out --text"))
         if self.objective == "discriminate" and (self.text != "none" or self.local_weight):
             found.append(UserError("discriminate compares whole images", fix="leave text and local_weight out"))
         return found
 
 
-class CMCL(Method):
+class CMCL(OwnLoop):
     """``CMCL(CMCLConfig(...))``, or towers by name: ``CMCL(towers={"image": "resnet18", "text": Vector(100)})``.
 
     A tower is an encoder's name, or one ``Text`` or ``Vector``; other keywords are the fields of ``CMCLConfig``.
@@ -177,6 +189,11 @@ class CMCL(Method):
         if self.space.text is not None:
             images["text"], said = filled(batch.text, len(batch), self.space.text, view.x.device)
             drawn["content"] = fingerprint(images["text"]) * said
+        if config.positives == "label":
+            drawn["label"] = _there(batch.label, "label", "label")
+        if config.positives == "structure":
+            mask = mask_of_view(_there(batch.mask, "structure", "mask"), view.place, config.size)
+            drawn["structures"] = mask, *structures(mask)
         if self.voxels is not None:
             if batch.place is None:
                 raise UserError("the local form needs the place of each region", fix="give Batch.place")
@@ -196,46 +213,42 @@ class CMCL(Method):
         levels = () if self.voxels is None else self.voxels.levels
         encodes = self.space.encodes(views["x"], views["codes"], config.chunk, levels)
         text = self.space.read(views.images.get("text"), config.chunk, words=self.words is not None)
-        ids = self._ids(encodes, views)
-        yield self._global(encodes, text, ids, progress)
+        order = torch.cat([encoded.rows for encoded in encodes.values()])
+        ids = who_is_who(views.drawn, order, len(self.kinds.names))
+        at = Together([encoded.cached for encoded in encodes.values()] + ([] if text is None else [text]))
+        value = self._structures(encodes, views, progress) if config.positives == "structure" else None
+        yield Term(config.objective, self._global(encodes, text, ids, progress) if value is None else value, at)
         if self.voxels is not None:
-            yield Term("local", config.local_weight * self._voxels(self.voxels, encodes, views, progress))
+            yield Term("local", config.local_weight * self._voxels(self.voxels, encodes, views, progress), at)
         if self.words is not None and text is not None:
-            yield Term("words", config.local_weight * self._words(self.words, encodes, text, views["text"], ids))
+            yield Term("words", config.local_weight * self._words(self.words, encodes, text, views["text"], ids), at)
         for code, encoded in encodes.items():
             for part, shared in encoded.cached.again():
                 if self.decoders is not None:
                     rows = encoded.rows[part]
                     value = rebuild_error(self.decoders[code](shared.maps), views["clean"][rows])
-                    yield Term("rebuild", config.rebuild_weight * len(rows) / len(views["x"]) * value)
+                    yield Term("rebuild", config.rebuild_weight * len(rows) / len(views["x"]) * value, shared)
                 yield shared
         yield from (shared for _, shared in (() if text is None else text.again()))
 
-    def _ids(self, encodes: Encodes, views: Views) -> dict[str, Tensor]:
-        """Who is who among the samples of all ranks, images modality by modality and then texts."""
-        order = torch.cat([encoded.rows for encoded in encodes.values()])
-        names = {"modality", "subject", "patient", "content"} & views.drawn.keys()
-        ids = {name: views[name][order] for name in sorted(names)}
-        if "content" in ids:
-            ids = {name: torch.cat([x, views[name]]) for name, x in ids.items()}
-            ids["modality"][len(order) :] = len(self.kinds.names)
-        ids = {name: distributed.gather_rows(x) for name, x in ids.items()}
-        if "content" in ids:
-            is_text = ids["modality"] == len(self.kinds.names)
-            ids["present"], ids["alike"] = texts_once(is_text, ids["subject"], ids["content"])
-        return ids
-
-    def _global(self, encodes: Encodes, text: Cached | None, ids: dict[str, Tensor], progress: float) -> Term:
+    def _global(self, encodes: Encodes, text: Cached | None, ids: dict[str, Tensor], progress: float) -> Tensor:
         every, tau = distributed.gather_rows(unit(self.space(encodes, text))), self.temperature(progress)
         if self.config.objective == "discriminate":
             loss = discriminate_bce if self.config.form == "bce" else discriminate_supcon
-            return Term("discriminate", loss(every, ids["modality"], tau))
-        value = align(
-            every, ids["modality"], ids["subject"], tau, same=[ids["patient"]],
-            alike=ids.get("alike"), present=ids.get("present"), form=self.config.loss,
-            bias=0.0 if self.bias is None else self.bias, beta=self.config.hard_beta, hardest=self.config.hard_top,
-        )  # fmt: skip
-        return Term("align", value)
+            return loss(every, ids["modality"], tau)
+        told = {name: ids.get(name) for name in ("alike", "apart", "present")}
+        return self._align(every, ids["modality"], ids["subject"], tau, same=[ids["patient"]], **told)
+
+    def _structures(self, encodes: Encodes, views: Views, progress: float) -> Tensor:
+        """z = unit(head(mean of the coarsest map within a structure)): one label is one subject, whoever's it is."""
+        mask, sample, label = views["structures"]
+        z, order = self.space.within(encodes, mask, sample, label)
+        every = (distributed.gather_rows(x) for x in (unit(z), views["modality"][sample[order]], label[order]))
+        return self._align(*every, self.temperature(progress))
+
+    def _align(self, *who: Any, **told: Any) -> Tensor:
+        config, bias = self.config, 0.0 if self.bias is None else self.bias
+        return align(*who, form=config.loss, bias=bias, beta=config.hard_beta, hardest=config.hard_top, **told)
 
     def _voxels(self, heads: VoxelHeads, encodes: Encodes, views: Views, progress: float) -> Tensor:
         """Equal positions in the world, of the views of two modalities."""
@@ -250,7 +263,7 @@ class CMCL(Method):
     def _words(self, heads: WordHeads, encodes: Encodes, text: Cached, tokens: Tensor, ids: Any) -> Tensor:
         """What each word of a text finds in an image; the sum over image modalities."""
         words, real = distributed.gather_rows(heads(text.maps[0])), distributed.gather_rows(tokens != 0)
-        related = relations(ids["subject"], [ids["patient"]], ids["alike"], ids["present"])
+        related = relations(ids["subject"], [ids["patient"]], ids["alike"], ids["present"], ids.get("apart"))
         groups = [(ids["modality"] == code).nonzero()[:, 0] for code in range(len(self.kinds.names) + 1)]
         total = words.sum() * 0
         for code, rows in enumerate(groups[:-1]):
@@ -270,31 +283,8 @@ class CMCL(Method):
         """What a line of the log says beside the terms."""
         return {"temperature": float(torch.as_tensor(self.temperature(progress)).detach())}
 
-    # In a user's own loop -------------------------------------------------------------------------------------
 
-    def _wrap(self, images: Any, ids: Tensor | None, modality: Tensor | None = None) -> Batch:
-        """A mapping from towers to entries whose row i is subject i; or a flat batch of images with modality codes."""
-        # Without headers a subject's images lie on one grid, and a voxel is what distances are measured in.
-        batch = self._flat(images, ids) if isinstance(images, Mapping) else super()._wrap(images, ids, modality)
-        place = torch.eye(self.config.dims + 1, dtype=torch.float64).repeat(len(batch), 1, 1)
-        return replace(batch, place=place).to(batch.image.device)
-
-    def _flat(self, entries: Mapping[str, Any], ids: Tensor | None) -> Batch:
-        flat = flat_entries(entries, self.kinds.names, self.kinds.beside)
-        if ids is not None and len(ids) != flat.subjects:
-            raise UserError(f"{len(ids)} ids for {flat.subjects} subjects", fix="give one id a subject")
-        if flat.text is not None:
-            check_text(flat.text, self.space.text, str(self.kinds.beside))
-        ids = self._own_ids(flat.subjects) if ids is None else ids.cpu()
-        batch = super()._wrap(flat.images, ids[flat.subject], flat.codes)
-        return replace(batch, subject=flat.subject, text=flat.text)
-
-    def encode(self, name: str, entry: Any) -> Tensor:
-        """Vectors (b, embed_dim) of unit length for an entry as ``step`` takes it; NaN where a row is missing."""
-        rows, n = read_entries({name: entry}, self.kinds.all)
-        value, index = rows[name].value, rows[name].index
-        if name in self.kinds.names:
-            value = super()._wrap(value, None, index).normalised()
-        with evaluating(self):
-            z = unit(self.space.embed(name, value.to(next(self.parameters()).device)))
-        return z.new_full((n, z.shape[1]), torch.nan).index_copy(0, index.to(z.device), z)
+def _there(told: Tensor | None, positives: str, name: str) -> Tensor:
+    if told is None:
+        raise UserError(f"positives={positives} reads what the batch does not tell", fix=f"give Batch.{name}")
+    return told

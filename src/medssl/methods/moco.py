@@ -124,3 +124,9 @@ class MoCo(Method):
         if self._seen is not None:
             self.queue.enqueue(*(distributed.gather(x) for x in self._seen))
         self._seen = None
+
+    # Report ---------------------------------------------------------------------------------------------------
+
+    def rebuild_samples(self, views: Views) -> dict[str, Any]:
+        """What the report shows: (b, C, *s) both views of each image."""
+        return {"view": views["x1"], "other": views["x2"]}

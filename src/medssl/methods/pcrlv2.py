@@ -58,6 +58,7 @@ class PCRLv2(Method):
     """``PCRLv2(PCRLv2Config(...))``, or its fields as keywords: ``PCRLv2(encoder="resnet18", dims=2, channels=1)``."""
 
     encoder: Pyramid
+    least = 2  # comparers end in batch norm of rows, which has nothing to average over in one
 
     # Networks -------------------------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class PCRLv2(Method):
         (3) compare: −½·[cos(p1, sg z2) + cos(p2, sg z1)] at level l
         (4) compare_parts: the same between each small and each large view, a level each; the mean of the 12.
         """
-        if len(views["x1"]) < 2:
+        if len(views["x1"]) < self.least:
             raise UserError("one image a step", "--batch", "give 2 or more: pcrlv2 compares after batch norm")
         level, *others = views["levels"]
         first = Shared(self._levels(views["x1"], len(self.decoder.channels)))

@@ -95,3 +95,9 @@ class SimCLR(Method):
         items, patients = (distributed.gather(views[name]) for name in ("item", "patient"))
         allowed = strangers(views["item"], views["patient"], items, patients)
         return nt_xent(first, second, others, allowed, self.config.temperature)
+
+    # Report ---------------------------------------------------------------------------------------------------
+
+    def rebuild_samples(self, views: Views) -> dict[str, Any]:
+        """What the report shows: (b, C, *s) both views of each image."""
+        return {"view": views["x1"], "other": views["x2"]}

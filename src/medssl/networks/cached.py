@@ -1,11 +1,23 @@
 """Gradient caching: a batch that does not fit is encoded a chunk at a time, and its gradient is exact."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from medssl.contract import Shared, in_one_graph
+
+
+class Together:
+    """Several encodes as one place where the gradients of a term are measured."""
+
+    def __init__(self, parts: Sequence["Cached"]) -> None:
+        self._parts = parts
+
+    def gradients(self) -> dict[Any, Tensor]:
+        """Of all, by number and level."""
+        return {(i, level): g for i, part in enumerate(self._parts) for level, g in part.gradients().items()}
 
 
 class Cached:
@@ -33,6 +45,12 @@ class Cached:
             found = [[maps[level] for level in keep] for maps in (encode(x[part]) for part in self._parts)]
         torch.clear_autocast_cache()  # it holds copies of the weights that know no gradient
         self.maps = [torch.cat(level).requires_grad_() for level in zip(*found, strict=True)]
+
+    def gradients(self) -> dict[Any, Tensor]:
+        """What the maps have collected so far, by level, as of ``Shared``."""
+        if self._whole is not None:
+            return self._whole.gradients()
+        return {level: leaf.grad for level, leaf in zip(self._keep, self.maps, strict=True) if leaf.grad is not None}
 
     def again(self) -> Iterator[tuple[slice, Shared]]:
         """Rows of each chunk and its maps at all levels, for terms of single samples and then for the driver."""

@@ -13,6 +13,23 @@ def pool(feature_map: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c"]:
     return _widened(feature_map).flatten(2).mean(2)
 
 
+def pool_within(
+    feature_map: Float[Tensor, "b c *g"], mask: Int[Tensor, "b *s"], row: Int[Tensor, " n"], label: Int[Tensor, " n"]
+) -> Float[Tensor, "n c"]:
+    """Mean feature of structure ``label[i]`` of image ``row[i]``: a cell counts by the share of it that it fills.
+
+    The sides of the map divide those of the mask. In float32 or better.
+    """
+    grid = feature_map.shape[2:]
+    edges = [s // g for s, g in zip(mask.shape[1:], grid, strict=True)]
+    there = mask[row] == label.view(-1, *(1,) * len(grid))  # (n, *s)
+    cells = [n for g, edge in zip(grid, edges, strict=True) for n in (g, edge)]
+    inner = tuple(range(2, 1 + len(cells), 2))
+    share = _widened(there.view(-1, *cells).sum(inner).to(feature_map.dtype)).flatten(1)  # (n, cells)
+    features = _widened(feature_map)[row].flatten(2)  # (n, c, cells)
+    return (features * share[:, None]).sum(2) / share.sum(1, keepdim=True)
+
+
 def at_cells(feature_map: Float[Tensor, "b c *s"], cells: Int[Tensor, "b a"]) -> Float[Tensor, "n c"]:
     """Features of the numbered positions, n = b·a."""
     spots = feature_map.flatten(2).gather(2, cells[:, None].expand(-1, feature_map.shape[1], -1))

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.errors import UserError
 from medssl.networks.cached import Cached
-from medssl.networks.heads import Projector, pool
+from medssl.networks.heads import Projector, pool, pool_within
 from medssl.networks.local import per_tower
 from medssl.networks.pyramid import Pyramid
 from medssl.networks.text import build_tower, check_text
@@ -88,6 +88,21 @@ class JointSpace(nn.Module):
         if self.text_head is not None and text is not None:
             found.append(self.text_head(text.maps[-1]))
         return torch.cat(found)
+
+    def within(
+        self, encodes: Mapping[int, Encoded], mask: Tensor, sample: Tensor, label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors of structures, ``label`` of the ``mask`` of ``sample`` (n,) each, modality by modality.
+
+        And which of the n each is.
+        """
+        found, order = [], []
+        for code, encoded in encodes.items():
+            which, row = (sample[:, None] == encoded.rows).nonzero(as_tuple=True)
+            features = pool_within(encoded.coarsest, mask[encoded.rows], row, label[which])
+            found.append(self.heads[code](features))
+            order.append(which)
+        return torch.cat(found), torch.cat(order)
 
     def embed(self, name: str, rows: Tensor) -> Tensor:
         """Vectors of whole images, or of texts."""

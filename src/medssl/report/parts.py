@@ -62,16 +62,20 @@ def _lines(rows: Mapping[str, Sequence[dict[str, Any]]], key: str) -> dict[str, 
     return lines
 
 
+_SHOWN = {"view": "view", "other": "other view", "target": "target", "rebuilt": "rebuilt"}
+
+
 def rebuilt(run: Path, title: str = "Views and their reconstructions") -> Section:
-    """Views beside what the decoder rebuilt of them, and one image under several gates."""
+    """Views beside their other view, or beside what the decoder rebuilt of them; one image under several gates."""
     found, card = formats.arrays(run / "samples.npz"), formats.table(run / "encoder.json", formats.EncoderCard)
     span = tuple(card.get("preprocessing", {}).get("value_range", ())) or None
     blocks: list[Block] = []
-    columns = [name for name in ("view", "target", "rebuilt") if name in found]
+    columns = [name for name in _SHOWN if name in found]
     if columns:
         rows = [[_cell(found[k][i], span) for k in columns] for i in range(min(_SAMPLES, len(found[columns[0]])))]
-        caption = "A row is a training image: the corrupted view, what was asked for, what came back."
-        blocks.append(Grid(columns, rows, caption=caption))
+        said = "the corrupted view, what was asked for, what came back" if "rebuilt" in found else "its views"
+        blocks.append(Grid([_SHOWN[k] for k in columns], rows, caption=f"A row is a training image: {said}."))
+    title = title if "rebuilt" in found or not columns else "Views"
     gates = {"asked for": "gate_target", "rebuilt": "gate_rebuilt"}
     stacks = {name: found[key] for name, key in gates.items() if key in found}
     if stacks and "gate_names" in found:

@@ -12,9 +12,11 @@ import numpy as np
 from medssl.contract import Batch, Method
 from medssl.data.pairing import about_pairs, subjects
 from medssl.data.pairs import paired_batches
+from medssl.data.positives import about_structures, class_labels
 from medssl.data.sample import batches
 from medssl.data.store import Store
 from medssl.data.text import HuggingFaceTokenizer, Tokenizer
+from medssl.distributed import world_size
 from medssl.errors import UserError
 
 TOKENIZER = "tokenizer.json"
@@ -23,10 +25,13 @@ Reader = Tokenizer | HuggingFaceTokenizer
 
 @dataclass(frozen=True)
 class Paired:
-    """``subjects`` (len(store),) int64; ``text`` (len(rows), L) of the training rows, or None."""
+    """``subjects`` (len(store),) int64; ``text`` (len(rows), L) and ``labels`` (len(rows), k) of the training rows, or
+    None; ``masks``: the method reads them."""
 
     subjects: np.ndarray
     text: np.ndarray | None
+    labels: np.ndarray | None = None
+    masks: bool = False
 
 
 def from_data(
@@ -64,15 +69,21 @@ def paired_data(
             raise UserError("--pair-by is for methods that compare scans of a subject", fix="leave it out")
         return None
     subject = subjects(store, by)
+    positives = getattr(method.config, "positives", "subject")
     compares = getattr(method.config, "objective", "align") == "align"
-    told = about_pairs(store, rows, subject) if compares else []
-    tokens = None
+    told = about_pairs(store, rows, subject) if compares and positives == "subject" else []
+    labels, tokens = None, None
+    if positives == "label":
+        labels, sentence = class_labels(store, rows, method.config.label, alone=reader is None)
+        told.append(sentence)
+    elif positives == "structure":
+        told.append(about_structures(store, rows))
     if reader is not None:
         tokens, cut = reader.encode([store.items["text"][row] for row in rows])
         told += _about_reports(tokens.numpy(), cut, store.patients[np.asarray(rows)])
     for sentence in told if tell else []:
         print(sentence, file=sys.stderr)
-    return Paired(subject, None if tokens is None else tokens.numpy())
+    return Paired(subject, None if tokens is None else tokens.numpy(), labels, positives == "structure")
 
 
 def _about_reports(tokens: np.ndarray, cut: int, patient: np.ndarray) -> list[str]:
@@ -88,22 +99,36 @@ def _about_reports(tokens: np.ndarray, cut: int, patient: np.ndarray) -> list[st
     return told
 
 
-def check_batch(method: Method, store: Store, rows: Sequence[int], batch: int) -> None:
-    """Refuse batches that never hold two samples of one modality, so that no sample has another subject to differ from.
+def check_batch(method: Method, store: Store, rows: Sequence[int], batch: int) -> int:
+    """Refuse batches that are too small to learn from; returns the smallest that is not. ``batch`` counts all ranks.
 
-    ``batch`` counts all ranks.
+    Some never hold two samples of one modality, so that no sample has another subject to differ from; in some batch
+    norm has nothing to average over: one sample whose coarsest map is one position.
     """
     kinds = len(np.unique(store.modalities[np.asarray(rows)]))
     if method.paired and batch <= kinds:
         fix = f"give {kinds + 1} or more; {2 * kinds} hold two whole subjects"
         raise UserError(f"a batch of {batch} holds no two samples of one modality ({kinds} in all)", "--batch", fix)
+    config, least = method.config, method.least * world_size()
+    if batch < least:
+        raise UserError(f"a batch of {batch}", "--batch", f"give {least} or more: fewer cannot be compared")
+    strides: Any = method.encoder.strides
+    if tuple(config.size) == tuple(strides[-1]) and config.norm == "batch":
+        pairs = 2 * getattr(config, "batch_groups", 1) * world_size()  # two samples for every set of statistics
+        if batch < pairs:
+            fix = f"give {pairs} or more, or --norm instance, or a larger --patch"
+            raise UserError("one sample of the smallest patch", "--batch", fix)
+        least = max(least, pairs)
+    return max(least, kinds + 1 if method.paired else 1)
 
 
 def sampler(pairs: Paired | None, foreground: float) -> Callable[..., Iterator[Batch]]:
     """What draws the batches: by subject where there are pairs; scan by scan, a share about foreground, elsewhere."""
     if pairs is None:
         return partial(batches, foreground=foreground)
-    return partial(paired_batches, subjects=pairs.subjects, text=pairs.text)
+    return partial(
+        paired_batches, subjects=pairs.subjects, text=pairs.text, labels=pairs.labels, masks=pairs.masks
+    )  # fmt: skip
 
 
 def watched(method: Method, store: Store, rows: list[int]) -> list[int]:

@@ -153,14 +153,9 @@ def _job(
 
 
 def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
-    """What the method asks of the scans; batch norm has nothing to average where the coarsest map is one position."""
+    """What the method asks of the scans and of the batch."""
     method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     check_batch(method, store, rows, options.loop.batch)
-    size, stride = tuple(method.config.size), tuple(cast(Pyramid, method.encoder).strides[-1])
-    least = 2 * getattr(method.config, "batch_groups", 1) * world_size()  # two samples for every set of statistics
-    if options.loop.batch < least and size == stride and method.config.norm == "batch":
-        fix = f"give {least} or more, or --norm instance, or a larger --patch"
-        raise UserError("one sample of the smallest patch", "--batch", fix)
 
 
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
@@ -277,8 +272,10 @@ def _steps(job: Job, stop: Stop) -> Iterator[Step]:
         ran_out = False
     if ran_out:  # outside the handler: the traceback that it keeps would hold the failed step's memory
         memory.release()
-        config = job.method.config
-        raise memory.advice(job.method, job.fabric, config.channels, options.loop.batch // world_size(), config.size)
+        config, ranks = job.method.config, world_size()
+        least = -(-check_batch(job.method, job.store, job.rows, options.loop.batch) // ranks)
+        shape = config.channels, options.loop.batch // ranks, config.size
+        raise memory.advice(job.method, job.fabric, *shape, least=least, ranks=ranks)
 
 
 def _finish(job: Job) -> None:

@@ -32,7 +32,8 @@ def run(options: Preview) -> Path:
     store = Store(options.data)
     rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
     model = ModelOptions(seed=options.seed)
-    job = Pretrain(method=options.method, data=options.data, out=options.data, model=model)
+    # Of no effect on a view, but a queue or a momentum is fitted to some number of steps.
+    job = Pretrain(method=options.method, data=options.data, out=options.data, steps=1000, model=model)
     method_class, config, reader = method_config(job, None, store, rows)
     method = method_class(config)
     region = method.region()

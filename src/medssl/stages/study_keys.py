@@ -18,6 +18,7 @@ from medssl.config import to_table
 from medssl.data.content import Contents
 from medssl.data.pairing import subjects
 from medssl.data.several import FusedStore
+from medssl.data.target import read_target
 from medssl.engine import machine
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
@@ -35,7 +36,7 @@ PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
 REVISIONS: dict[str, int] = {}
 # Options that are younger than the first keys, each with the value at which all is as it was before it existed: at
 # that value they are left out, so that a new option does not disown what was recorded without it.
-LATER: dict[str, Any] = {}
+LATER: dict[str, Any] = {"positives": "subject", "label": ""}
 # Beyond what a study leaves free: these change nothing, or stand elsewhere in the key.
 _FREE = {"deterministic", "predictions", "target", "classes", "weight_true", "weight_false"}
 
@@ -99,9 +100,13 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
     columns = [contents.groups(subjects(store, options.pair_by))]
     if reader is not None:
         columns.append([hashlib.blake2b((text or "").encode()).hexdigest() for text in store.items["text"]])
+    positives = getattr(config, "positives", "subject")
+    if positives == "label":
+        truth = read_target(store.items, config.label or None).matrix
+        columns.append([row.tobytes().hex() for row in np.nan_to_num(truth, nan=-1).astype("<f4")])
     return {
         "settings": _settings(flat(options) | to_table(config)),
-        "scans": contents.of(rows, *columns),
+        "scans": contents.of(rows, *columns, masks=positives == "structure"),
         "plan": store.plan.contract(),
         "revision": REVISIONS.get(options.method, 0),
     }

@@ -125,6 +125,10 @@ def leak_checks(recipe: Recipe, inits: Collection[str], store: Store) -> list[di
     for arm in recipe.arms:
         if arm.name not in inits or (arm.run is None and arm.options is None):
             continue
+        told = arm.settings if arm.run is None else read_card(find_weights(arm.run)).get("method_config", {})
+        if (positives := told.get("positives", "subject")) != "subject":
+            detail = f"positives={positives}: of all training patients, however few labels are compared"
+            checks.append({"check": f"Truth in the pre-training of {arm.name}", "ok": False, "detail": detail})
         ok, detail = _seen(arm, recipe, store)
         checks.append({"check": f"Test images in the pre-training of {arm.name}", "ok": ok, "detail": detail})
     return checks
