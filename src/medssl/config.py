@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from medssl.errors import UserError, raise_all
 from medssl.value_types import fits, wrong_type
@@ -29,8 +29,30 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+    """Optimiser and schedule."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser; the papers of PCRL use SGD with momentum .9."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 1e-4
+    """Weight decay, on weights of convolutions and linear layers only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW: shares of its running means of the gradient and of its square that a step keeps."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises; cosine to zero after it."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 for no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(ModelOptions):
     """What every method and task shares, so that the arms of a study differ by their method only."""
+
+    usual: ClassVar[OptimOptions] = OptimOptions()
+    """How `medssl pretrain` trains it where nobody says otherwise: the one place for a method's optimiser."""
+    # The house's: what the pages of results and ADR 0008 were measured with. A method with another says why beside it.
 
     dims: int = 2
     """Spatial axes, 2 or 3; from the plan."""
@@ -109,4 +131,4 @@ def from_table(kind: type[T], table: dict[str, Any], where: object = None) -> T:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
 
 
-__all__ = ["ModelConfig", "from_table", "replace", "to_table"]
+__all__ = ["ModelConfig", "OptimOptions", "from_table", "replace", "to_table"]

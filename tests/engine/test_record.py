@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from medssl import files
+from medssl.config import OptimOptions
 from medssl.engine import checkpoint, record
 from medssl.errors import UserError
-from medssl.stages.options.train import LoopOptions, OptimOptions
+from medssl.stages.options.train import LoopOptions
 
 TABLES = ("verb", "model", "optim", "loop", "data")
 

@@ -12,7 +12,7 @@ from medssl.files import write_toml
 from medssl.methods import METHODS, resolve
 from medssl.stages import study_keys
 from medssl.stages.options.study import Study
-from medssl.stages.options.train import Finetune, Pretrain
+from medssl.stages.options.train import Finetune, MethodOptim, Pretrain
 from medssl.stages.recipe import read_recipe
 from medssl.stages.study_keys import planned
 from medssl.stages.study_record import flat
@@ -135,7 +135,9 @@ def test_keys_stay_what_they_were():
 
     For a new option that changes nothing by default, add it to ``LATER``; for a new default, write the new hash here.
     """
-    pretrain = flat(Pretrain(method="pcrl", data=Path(), out=Path())) | to_table(resolve("pcrl")[0]())
+    usual = MethodOptim(**to_table(resolve("pcrl")[0].usual))  # as a recipe settles it for its arms
+    options = Pretrain(method="pcrl", data=Path(), out=Path(), optim=usual)
+    pretrain = flat(options) | to_table(resolve("pcrl")[0]())
     finetune = flat(Finetune(task="classify", data=Path(), out=Path())) | to_table(ClassifyConfig())
     found = {name: study_keys._hash(study_keys._settings(table)) for name, table in (("p", pretrain), ("f", finetune))}
     assert found == {"p": "5481136cdacd", "f": "a5e636152f31"}

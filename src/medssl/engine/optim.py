@@ -17,6 +17,7 @@ def make_optimizer(
     name: str = "adamw",
     lr: float = 1e-3,
     weight_decay: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.999),
     scales: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum, over the parameters that want a gradient.
@@ -27,7 +28,7 @@ def make_optimizer(
     groups = _groups(module, weight_decay, scales or {})
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, fused=True)
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def warmup_cosine(progress: float, peak: float, warmup: float = 0.05) -> float:

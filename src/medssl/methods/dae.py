@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medssl import distributed
-from medssl.config import ModelConfig, from_table
+from medssl.config import ModelConfig, OptimOptions, from_table
 from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.align import align
@@ -34,6 +34,9 @@ from medssl.views.noise import sample_seeds
 @dataclass(frozen=True, kw_only=True)
 class DAEConfig(ModelConfig):
     """DAE's options; defaults are the paper's unless they say otherwise."""
+
+    # Paper: AdamW, 4e-4, decay 1e-5, 500 of 20000 steps of warm-up. Ours: the same.
+    usual = OptimOptions(lr=4e-4, weight_decay=1e-5, warmup=0.025)
 
     noise: float = 0.1
     """Variance of the noise, for images in [0, 1]; its standard deviation grows with the value range. 0: none."""

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from medssl.config import ModelConfig, ModelOptions, replace, to_table
+from medssl.config import ModelConfig, ModelOptions, OptimOptions, replace, to_table
 from medssl.data.store import Store
 from medssl.methods import resolve
 from medssl.networks.pyramid import build_encoder
@@ -15,6 +15,12 @@ from medssl.stages.options.train import Pretrain
 from medssl.stages.paired import Reader, from_data
 
 C = TypeVar("C", bound=ModelConfig)
+
+
+def optim_of(options: Pretrain) -> OptimOptions:
+    """What a person chose of optimiser and schedule, over what is usual for the method."""
+    chosen = {name: value for name, value in to_table(options.optim).items() if value is not None}
+    return OptimOptions(**to_table(resolve(options.method)[0].usual) | chosen)
 
 
 def method_config(

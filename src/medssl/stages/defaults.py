@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
+from medssl.config import to_table
 from medssl.data.store import Store
 from medssl.engine import record
 from medssl.engine.machine import Machine, memory_gib
+from medssl.stages.configure import optim_of
 from medssl.stages.options.train import Pretrain
 
 OPEN = ("steps", "batch")  # 0 leaves them to us
@@ -57,18 +59,23 @@ def settled(options: Pretrain, store: Store, rows: Sequence[int], hardware: Mach
 
 def explained(options: Pretrain, config: Any, choices: Sequence[Choice]) -> str:
     """A line for every option that shapes a run: its value, and why it was chosen or that a person gave it."""
-    optim = options.optim
+    optim = optim_of(options)
     values = {
         "encoder": config.encoder, "width": config.width, "patch": "×".join(map(str, config.size)), "norm": config.norm,
-        "batch": options.loop.batch, "steps": options.steps, "lr": optim.lr, "weight_decay": optim.weight_decay,
+        "batch": options.loop.batch, "steps": options.steps, "optimizer": optim.optimizer, "lr": optim.lr,
+        "weight_decay": optim.weight_decay, "betas": optim.betas, "warmup": optim.warmup,
     }  # fmt: skip
     values |= {name: getattr(config, name) for name in ("view_strength", "queue", "momentum") if hasattr(config, name)}
-    why = {
-        "patch": "given, or the prepared size in steps of the encoder's stride",
-        "view_strength": "given, or as published: milder views gained nothing",
-        "queue": "given, or keys no older than the teacher's memory, at most one a scan",
-        "momentum": "given, or a teacher that reaches back over 5 % of a short run",
-    } | {choice.option: choice.why for choice in choices}
+    why = (
+        {
+            "patch": "given, or the prepared size in steps of the encoder's stride",
+            "view_strength": "given, or as published: milder views gained nothing",
+            "queue": "given, or keys no older than the teacher's memory, at most one a scan",
+            "momentum": "given, or a teacher that reaches back over 5 % of a short run",
+        }
+        | dict.fromkeys(to_table(optim), "given, or the method's own")
+        | {choice.option: choice.why for choice in choices}
+    )
     shown = {
         name: "the architecture's own" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         for name, value in values.items()

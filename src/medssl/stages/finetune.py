@@ -89,6 +89,7 @@ class Training:
             name=optim.optimizer,
             lr=optim.lr,
             weight_decay=optim.weight_decay,
+            betas=optim.betas,
             scales={"encoder": options.encoder_lr} if setup.init else {},
         )
         found = checkpoint.load(options.out, task, self.optimizer, fabric)

@@ -13,6 +13,7 @@ INF = math.inf
 MOST_TIMES = 8  # sides of a patch to sides of the median scan: images of 28 pixels may be trained on at 224
 LIMITS = {
     "batch": (1, 65536),  # more is a slip of the finger, and would be drawn sample by sample
+    "betas": (0, 0.99999),  # at 1 nothing new would ever be learnt from
     "clip": (0, INF),
     "encoder_lr": (0, INF),
     "foreground": (0, 1),
@@ -45,7 +46,8 @@ def out_of_range(*options: Any, open_to: Collection[str] = ()) -> list[UserError
     for name, value in given.items():
         low, high = LIMITS.get(name, (-INF, INF))
         low = 0 if name in open_to else low
-        if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
+        numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, (int, float))]
+        if not all(low <= v <= high and math.isfinite(v) for v in numbers):
             fix = f"give {low} to {high}" if high < INF else f"give {low} or more"
             found.append(UserError(f"--{name.replace('_', '-')} is {value}", fix=fix))
     return found

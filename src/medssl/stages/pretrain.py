@@ -25,7 +25,7 @@ from medssl.evaluate.collapse import warning
 from medssl.evaluate.modality import by_mean_intensity
 from medssl.loading import WEIGHTS
 from medssl.networks.pyramid import Pyramid
-from medssl.stages.configure import method_config
+from medssl.stages.configure import method_config, optim_of
 from medssl.stages.defaults import OPEN, explained, settled
 from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples, write_seen
 from medssl.stages.limits import out_of_range
@@ -137,11 +137,13 @@ def _job(
     options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric, reader: Reader | None
 ) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
-    config, optim = method.config, options.optim
+    config, optim = method.config, optim_of(options)
     _check_scans(options, method, store, rows)
     pairs = paired_data(method, store, rows, options.pair_by, reader, fabric.is_global_zero)
     machine.place(fabric, method, config.dims)
-    optimizer = make_optimizer(method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay)
+    optimizer = make_optimizer(
+        method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas
+    )  # fmt: skip
     found = checkpoint.load(options.out, method, optimizer, fabric)
     if fabric.is_global_zero:
         save_reader(options.out, reader)
@@ -167,7 +169,7 @@ def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: St
         "method": options.method,
         "options": {name: getattr(options, name) for name in ("steps", "transductive", "foreground")} | pair_by,
         "model": to_table(config),
-        "optim": to_table(options.optim),
+        "optim": to_table(optim_of(options)),
         "loop": to_table(options.loop),
         "data": {"hash": store.hash, "images": len(rows), "patients": patients},
         "machine": vars(hardware),
@@ -254,12 +256,12 @@ def _save(job: Job, step: int) -> int:
 
 def _steps(job: Job, stop: Stop) -> Iterator[Step]:
     """``fit``; memory that runs out becomes advice, and loader processes that Ctrl-C ended become a stop."""
-    options = job.options
-    schedule = partial(warmup_cosine, peak=options.optim.lr, warmup=options.optim.warmup)
+    options, optim = job.options, optim_of(job.options)
+    schedule = partial(warmup_cosine, peak=optim.lr, warmup=optim.warmup)
     try:
         yield from fit(
             job.method, job.batches(job.start, options.loop.workers), job.optimizer, job.fabric,
-            steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=options.optim.clip,
+            steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=optim.clip,
             log_every=options.loop.log_every,
         )  # fmt: skip
     except Exception as error:

@@ -8,17 +8,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from medssl.config import ModelConfig, ModelOptions
+from medssl.config import ModelConfig, ModelOptions, OptimOptions, to_table
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
+from medssl.stages.configure import optim_of
 from medssl.stages.defaults import OPEN
 from medssl.stages.judge import read_pairs
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
-from medssl.stages.options.train import Finetune, LoopOptions, OptimOptions, Pretrain
+from medssl.stages.options.train import Finetune, LoopOptions, MethodOptim, Pretrain
 from medssl.stages.recipe_check import wrong_keys, wrong_values
 from medssl.value_types import fits, wrong_type
 
@@ -221,6 +222,8 @@ def _pretrained(
     mine = {k: v for k, v in (dict(shared) | own).items() if k in words}
     rest = {k: v for k, v in (dict(shared) | own).items() if k not in words}
     options, errors = _filled(Pretrain, rest, top, place, words, method=method, transductive=top["transductive"])
+    if options is not None:  # settled here, so that the record of the study says what its arms were trained by
+        options = replace(options, optim=MethodOptim(**to_table(optim_of(options))))
     hints = get_type_hints(kind)
     errors += [wrong_type(k, v, hints[k], place) for k, v in mine.items() if not fits(v, hints[k])]
     if not fits(times, int) or times < 1:
@@ -246,7 +249,7 @@ def _filled(
     kind: type, table: Mapping[str, Any], top: Mapping[str, Any], place: str, others: Collection[str] = (), **own: Any
 ) -> tuple[Any, list[UserError]]:
     """``kind`` (Pretrain or Finetune) from a flat table: each key goes to the group of options that knows it."""
-    groups = (ModelOptions, OptimOptions, LoopOptions)
+    groups = (ModelOptions, MethodOptim if kind is Pretrain else OptimOptions, LoopOptions)
     hints = {name: hint for group in (kind, *groups) for name, hint in get_type_hints(group).items()}
     known = set(hints) - _BY_STUDY - {"method"} - set(own)
     errors = []

@@ -6,23 +6,27 @@ from typing import Annotated, Literal
 
 import tyro
 
-from medssl.config import ModelOptions
+from medssl.config import ModelOptions, OptimOptions
 from medssl.methods import METHODS
+
+USUAL = tyro.conf.arg(help_behavior_hint="(default: the method's)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimOptions:
-    """Optimiser and schedule."""
+class MethodOptim:
+    """Optimiser and schedule; what nobody says is the method's own, see docs/explanation/optimisers.md."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Annotated[Literal["adamw", "sgd"] | None, USUAL] = None
     """Optimiser; the papers of PCRL use SGD with momentum .9."""
-    lr: float = 1e-3
+    lr: Annotated[float | None, USUAL] = None
     """Peak learning rate."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float | None, USUAL] = None
     """Weight decay, on weights of convolutions and linear layers only."""
-    warmup: float = 0.05
+    betas: Annotated[tuple[float, float] | None, USUAL] = None
+    """AdamW: shares of its running means of the gradient and of its square that a step keeps."""
+    warmup: Annotated[float | None, USUAL] = None
     """Share of the steps over which the learning rate rises; cosine to zero after it."""
-    clip: float = 0.0
+    clip: Annotated[float | None, USUAL] = None
     """Largest gradient norm; 0 for no clipping."""
 
 
@@ -85,7 +89,7 @@ class Pretrain:
     explain: bool = False
     """Say what the run would be, and why each number was chosen; train nothing."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    optim: tyro.conf.OmitArgPrefixes[OptimOptions] = field(default_factory=OptimOptions)
+    optim: tyro.conf.OmitArgPrefixes[MethodOptim] = field(default_factory=MethodOptim)
     loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=lambda: LoopOptions(batch=0))
 
 
