@@ -59,26 +59,42 @@ class _GatherRows(torch.autograd.Function):
         return whole[ctx.own]
 
 
+def add_up(x: Tensor) -> Tensor:
+    """Sum of ``x`` over ranks; its gradient is the sum of theirs. Every rank must call, and go backward, alike."""
+    return _AddUp.apply(x) if active() else x
+
+
+class _AddUp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _AddUp.forward(ctx, grads[0].contiguous())
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Average gradients over ranks in one flat all-reduce; a rank without a gradient counts as zero.
 
-    A parameter that no rank has a gradient of keeps none, as on one process: optimisers pass it by, where a gradient
-    of zero would let it decay.
+    A parameter that no rank has a gradient of keeps none, so that the optimiser leaves it alone, as on one process.
     """
     if not active():
         return
     wanted = [p for p in parameters if p.requires_grad]
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in wanted])
-    there = flat.new_tensor([p.grad is not None for p in wanted])
-    flat = torch.cat([flat, there])
+    parts = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in wanted]
+    known = parts[0].new_tensor([p.grad is not None for p in wanted])
+    flat = torch.cat([*parts, known])
     dist.all_reduce(flat)
     flat /= world_size()
-    *pieces, there = flat.split([*(p.numel() for p in wanted), len(wanted)])
-    # Read only where something is absent here: elsewhere every answer is known, and no step waits for the device.
-    known = [True] * len(wanted) if all(p.grad is not None for p in wanted) else (there > 0).tolist()
-    for p, piece, anywhere in zip(wanted, pieces, known, strict=True):
-        if not anywhere:
-            continue
-        # Into the old memory where there is some, so that a channels_last gradient keeps its strides.
+    *pieces, known = flat.split([*map(len, parts), len(known)])
+    # Read from the device only where it matters here: a rank that has all of its gradients need not wait.
+    learnt = known.tolist() if any(p.grad is None for p in wanted) else [1.0] * len(wanted)
+    for p, piece, ranks in zip(wanted, pieces, learnt, strict=True):
         grad = piece.view(p.shape)
-        p.grad = grad.clone() if p.grad is None else p.grad.copy_(grad)
+        if p.grad is not None:
+            p.grad.copy_(grad)  # into the old memory, so that a channels_last gradient keeps its strides
+        elif ranks > 0:
+            p.grad = grad.clone()

@@ -60,3 +60,19 @@ def test_fabric_keeps_its_findings_to_itself(caplog, capsys):
     machine.make_fabric(machine.Machine("cpu", "bf16", 1))
     assert caplog.records == []
     assert capsys.readouterr() == ("", "")
+
+
+SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "medssl"}
+
+
+def test_what_srun_starts_are_ranks_and_what_a_batch_script_calls_itself_is_alone(monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert machine.ranks() == (1, 1)
+    assert machine.make_fabric(machine.Machine("cpu", "32", 1)).world_size == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    assert machine.ranks() == (2, 2)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    with pytest.raises(UserError, match="use --ntasks-per-node"):
+        machine.ranks()

@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 from medssl.errors import UserError
 
 Outcome = tuple[int, Any]  # which job, and its result or the exception it raised
+LOST = UserError("a worker of the cluster was lost each time it was tried", fix="see the log of the Dask worker")
 CRASHED = UserError("reading it kills the process", fix="leave the file out, or give the machine more memory")
 
 
@@ -55,16 +57,25 @@ def _on_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: 
 
 
 def _on_cluster(function: Callable[[Any], Any], jobs: Sequence[Any], address: str) -> Iterator[Outcome]:
+    """Dask gives the jobs of a worker that dies to another one; a job that four workers die of is given up."""
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError:
         raise UserError("--cluster needs Dask", fix="pip install 'medssl[cluster]'") from None
     try:
         client = Client(address, timeout=30)
     except (OSError, ValueError) as error:
         raise UserError(f"no Dask scheduler answers: {error}", address, "start one, or leave --cluster out") from None
+    alone = partial(_single_threaded, function)
     with client, client.get_executor(pure=False) as pool:
-        yield from _drained(pool, function, jobs, deque(range(len(jobs))), 4 * max(1, sum(client.ncores().values())))
+        window = 4 * max(1, sum(client.ncores().values()))
+        for position, outcome in _drained(pool, alone, jobs, deque(range(len(jobs))), window):
+            yield position, LOST if isinstance(outcome, KilledWorker) else outcome
+
+
+def _single_threaded(function: Callable[[Any], Any], job: Any) -> Any:
+    single_threaded()  # in whatever process: a worker may have come, or come back, at any time
+    return function(job)
 
 
 def _drained(

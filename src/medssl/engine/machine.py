@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import nn
 
 from medssl.errors import UserError
@@ -64,7 +64,9 @@ def make_fabric(machine: Machine, deterministic: bool = False) -> Fabric:
     # Fabric narrates what it found on the machine; run.toml says it once, and better.
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    devices, nodes = _ranks()
+    devices, nodes = ranks()
+    # Fabric takes any process of a SLURM job for one of several that srun has started.
+    alone = [LightningEnvironment()] if devices * nodes == 1 else []
     if deterministic and machine.device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
@@ -78,6 +80,7 @@ def make_fabric(machine: Machine, deterministic: bool = False) -> Fabric:
             num_nodes=nodes,
             strategy="ddp" if devices * nodes > 1 else "auto",
             precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+            plugins=alone,  # type: ignore[arg-type]
         )
         fabric.launch()
     return fabric
@@ -118,12 +121,15 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _ranks() -> tuple[int, int]:
+def ranks() -> tuple[int, int]:
     """Processes a node and nodes, as the launcher says; (1, 1) where there is none."""
     if TorchElasticEnvironment.detect():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
-    if SLURMEnvironment.detect():
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        return max(1, int(os.environ.get("SLURM_NTASKS", "1")) // nodes), nodes
+    if "SLURM_STEP_NUM_TASKS" in os.environ:  # set by srun, and not for what a batch script calls without it
+        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise UserError(f"SLURM was asked for {tasks} tasks, wherever", "--ntasks", "use --ntasks-per-node")
+        return tasks // nodes, nodes
     return 1, 1

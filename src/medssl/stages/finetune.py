@@ -16,7 +16,7 @@ import torch
 from lightning.fabric import Fabric
 from safetensors.torch import save_file
 
-from medssl import distributed, files
+from medssl import files
 from medssl.config import to_table
 from medssl.contract import Batch
 from medssl.data.sample import batches
@@ -201,7 +201,7 @@ def training_batches(options: Finetune, setup: Setup, task: Task, start: int) ->
 
 
 def _check(options: Finetune) -> None:
-    if distributed.world_size() > 1:
+    if machine.ranks() != (1, 1):
         raise UserError("fine-tuning runs in one process", fix="start it without torchrun")
     wrong = out_of_range(options, options.optim, options.loop)
     if options.loop.batch == 1:  # batch normalisation needs two

@@ -99,11 +99,12 @@ def _about_reports(tokens: np.ndarray, cut: int, patient: np.ndarray) -> list[st
     return told
 
 
-def check_batch(method: Method, store: Store, rows: Sequence[int], batch: int) -> int:
+def check_batch(method: Method, store: Store, rows: Sequence[int], batch: int, in_step: bool = False) -> int:
     """Refuse batches that are too small to learn from; returns the smallest that is not. ``batch`` counts all ranks.
 
     Some never hold two samples of one modality, so that no sample has another subject to differ from; in some batch
-    norm has nothing to average over: one sample whose coarsest map is one position.
+    norm has nothing to average over: one sample whose coarsest map is one position. ``in_step``: its statistics are
+    those of all ranks.
     """
     kinds = len(np.unique(store.modalities[np.asarray(rows)]))
     if method.paired and batch <= kinds:
@@ -114,7 +115,8 @@ def check_batch(method: Method, store: Store, rows: Sequence[int], batch: int) -
         raise UserError(f"a batch of {batch}", "--batch", f"give {least} or more: fewer cannot be compared")
     strides: Any = method.encoder.strides
     if tuple(config.size) == tuple(strides[-1]) and config.norm == "batch":
-        pairs = 2 * getattr(config, "batch_groups", 1) * world_size()  # two samples for every set of statistics
+        sets = 1 if in_step else getattr(config, "batch_groups", 1) * world_size()
+        pairs = 2 * sets  # two samples for every set of statistics
         if batch < pairs:
             fix = f"give {pairs} or more, or --norm instance, or a larger --patch"
             raise UserError("one sample of the smallest patch", "--batch", fix)

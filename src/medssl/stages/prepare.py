@@ -81,7 +81,7 @@ def _work(
     options: Prepare, plan: Plan, root: Path, todo: list[Row], wanted: dict[str, str], records: dict[str, Row | None]
 ) -> list[Fault]:
     """Prepare what is missing into ``records``; returns the faults."""
-    store = options.data / "store"
+    root, store = root.absolute(), (options.data / "store").absolute()  # a cluster's workers run elsewhere
     jobs = [(row, root, store, plan, wanted[row["item"]]) for row in todo]
     faults = []
     with progress("prepare", len(jobs)) as step:
@@ -108,7 +108,9 @@ def _register(options: Prepare) -> None:
 
 
 def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:
-    return prepare_item(*job)
+    """Prepare a scan; one that a lost worker finished before it could tell is taken as it is."""
+    row, _, store, _, mark = job
+    return finished(store, row["item"], mark) or prepare_item(*job)
 
 
 def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[Fault]:

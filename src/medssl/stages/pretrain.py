@@ -19,11 +19,13 @@ from medssl.distributed import rank, world_size
 from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
+from medssl.engine.ranks import launched
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.collapse import warning
 from medssl.evaluate.modality import by_mean_intensity
 from medssl.loading import WEIGHTS
+from medssl.networks.norms import synchronise
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import method_config, optim_of
 from medssl.stages.defaults import OPEN, explained, settled
@@ -31,7 +33,8 @@ from medssl.stages.export import CARD, write_embedding, write_encoder, write_sam
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
-from medssl.stages.paired import Paired, Reader, check_batch, paired_data, sampler, save_reader, watched
+from medssl.stages.paired import Paired, Reader, paired_data, sampler, save_reader, watched
+from medssl.stages.pretrain_check import check_scans
 from medssl.stages.report import spared, write_run_report
 
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
@@ -47,7 +50,11 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
     """
     raise_all(out_of_range(options, options.optim, options.loop, open_to=OPEN))
     hardware = _hardware(options)
-    fabric = machine.make_fabric(hardware, options.loop.deterministic)
+    with launched(hardware, options.loop.deterministic) as fabric:
+        return _run(options, settings, hardware, fabric)
+
+
+def _run(options: Pretrain, settings: Mapping[str, Any] | None, hardware: machine.Machine, fabric: Fabric) -> Path:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
     options, choices = settled(options, store, rows, hardware)
@@ -84,7 +91,7 @@ def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None
     options, _ = settled(options, store, rows, _hardware(options))
     method, config, _ = method_config(options, settings, store, rows)
     built = method(config)
-    _check_scans(options, built, store, rows)
+    check_scans(options, built, store, rows)
     Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
 
 
@@ -138,8 +145,10 @@ def _job(
 ) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, optim_of(options)
-    _check_scans(options, method, store, rows)
+    check_scans(options, method, store, rows)
     pairs = paired_data(method, store, rows, options.pair_by, reader, fabric.is_global_zero)
+    if options.sync_norm:
+        synchronise(method)
     machine.place(fabric, method, config.dims)
     optimizer = make_optimizer(
         method, name=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas
@@ -154,20 +163,14 @@ def _job(
     return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, found.step, untrained)
 
 
-def _check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
-    """What the method asks of the scans and of the batch."""
-    method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
-    check_batch(method, store, rows, options.loop.batch)
-
-
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
     """run.toml: everything the result depends on; no paths and no ids."""
     patients = store.items["patient"][rows].n_unique()
-    pair_by = {} if options.pair_by is None else {"pair_by": options.pair_by}
+    given = {name: value for name in ("pair_by", "sync_norm") if (value := getattr(options, name))}
     return {
         "verb": "pretrain",
         "method": options.method,
-        "options": {name: getattr(options, name) for name in ("steps", "transductive", "foreground")} | pair_by,
+        "options": {name: getattr(options, name) for name in ("steps", "transductive", "foreground")} | given,
         "model": to_table(config),
         "optim": to_table(optim_of(options)),
         "loop": to_table(options.loop),
@@ -275,7 +278,7 @@ def _steps(job: Job, stop: Stop) -> Iterator[Step]:
     if ran_out:  # outside the handler: the traceback that it keeps would hold the failed step's memory
         memory.release()
         config, ranks = job.method.config, world_size()
-        least = -(-check_batch(job.method, job.store, job.rows, options.loop.batch) // ranks)
+        least = -(-check_batch(job.method, job.store, job.rows, options.loop.batch, options.sync_norm) // ranks)
         shape = config.channels, options.loop.batch // ranks, config.size
         raise memory.advice(job.method, job.fabric, *shape, least=least, ranks=ranks)
 

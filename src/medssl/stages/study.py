@@ -107,7 +107,8 @@ def _finetuned(recipe: Recipe, todo: Sequence[Planned], inits: Mapping[str, str]
     """Fine-tune what is to do; returns what failed."""
     runs = [one.run for one in todo if one.run.start in inits]
     jobs = [_threaded(recipe.job(run.n_labels, run.seed, inits[run.start], run.folder), recipe.jobs) for run in runs]
-    logs, failed = recipe.out / "logs", {}
+    jobs = [_anywhere(job) for job in jobs]
+    logs, failed = (recipe.out / "logs").absolute(), {}
     logs.mkdir(exist_ok=True)
     with progress("fine-tune", len(jobs)) as step:
         tasks = [(job, logs / f"{job.out.name}.txt") for job in jobs]
@@ -132,6 +133,12 @@ def _threaded(job: Finetune, jobs: int) -> Finetune:
     if jobs == 1 or job.loop.threads:
         return job
     return replace(job, loop=replace(job.loop, threads=max(1, len(os.sched_getaffinity(0)) // jobs)))
+
+
+def _anywhere(job: Finetune) -> Finetune:
+    """The same job with whole paths: a worker of a cluster runs in a folder of its own."""
+    init = job.init if job.init == BASELINE else str(Path(job.init).absolute())
+    return replace(job, data=job.data.absolute(), out=job.out.absolute(), init=init)
 
 
 def _told(error: BaseException, log: Path) -> str:

@@ -36,7 +36,7 @@ PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
 REVISIONS: dict[str, int] = {}
 # Options that are younger than the first keys, each with the value at which all is as it was before it existed: at
 # that value they are left out, so that a new option does not disown what was recorded without it.
-LATER: dict[str, Any] = {"betas": [0.9, 0.999], "positives": "subject", "label": ""}
+LATER: dict[str, Any] = {"betas": [0.9, 0.999], "positives": "subject", "label": "", "sync_norm": False}
 # Beyond what a study leaves free: these change nothing, or stand elsewhere in the key.
 _FREE = {"deterministic", "predictions", "target", "classes", "weight_true", "weight_false"}
 

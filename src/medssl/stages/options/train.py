@@ -84,6 +84,9 @@ class Pretrain:
     """Steps between frozen-encoder probes and collapse checks; 0 probes ten times a run."""
     probe_target: str | None = None
     """Label column that the probe predicts (train split only); by default the first usable one."""
+    sync_norm: bool = False
+    """With several processes: batch norm takes its statistics over all of them, so that their number changes nothing,
+    but rounding."""
     tensorboard: bool = False
     """Also write TensorBoard events."""
     explain: bool = False
