@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from medssl.evaluate.nearest import nearest
 from medssl.rng import stream
 
 NEIGHBOURS = 10
@@ -59,14 +60,12 @@ def balanced_accuracy(truth: np.ndarray, said: np.ndarray) -> float:
 
 def knn(known: np.ndarray, classes: np.ndarray, asked: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     """Class (m,) of each asked feature: the vote of its k nearest by cosine, each class weighed by its rarity."""
-    unit = _unit(asked - known.mean(axis=0)) @ _unit(known - known.mean(axis=0)).T  # (m, n)
-    k = min(k, len(known))
-    nearest = np.argpartition(-unit, k - 1, axis=1)[:, :k]
+    middle = known.mean(axis=0)
+    similar, rows = nearest(_unit(known - middle), _unit(asked - middle), min(k, len(known)))  # (m, k) each
     names, codes, counts = np.unique(classes, return_inverse=True, return_counts=True)
     votes = np.zeros((len(asked), len(names)))
-    for column in nearest.T:
-        weight = (1 + unit[np.arange(len(asked)), column]) / counts[codes[column]]
-        np.add.at(votes, (np.arange(len(asked)), codes[column]), weight)
+    for similarity, row in zip(similar.T, rows.T, strict=True):
+        np.add.at(votes, (np.arange(len(asked)), codes[row]), (1 + similarity) / counts[codes[row]])
     return names[votes.argmax(axis=1)]
 
 
