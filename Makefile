@@ -17,7 +17,7 @@ check: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/docs
 
-bench: .venv/ready
+bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
 docs: .venv/ready
@@ -25,6 +25,10 @@ docs: .venv/ready
 
 clean:
 	rm -rf .venv demo site
+
+.venv/bench: .venv/ready
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

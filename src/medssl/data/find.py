@@ -68,14 +68,19 @@ def walk(scans: Path, without: Sequence[Path] = ()) -> tuple[list[Found], list[F
                 faults.append(Fault(path, "hidden, so not read", "rename it if it is a scan"))
             elif _is_folder(entry):
                 todo.append((entry.path, path))
-            elif not left_out or os.path.realpath(entry.path) not in left_out:
+            # Only a link lies elsewhere than its name says; asking for each of 100 000 files would be half the walk.
+            elif (os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}") not in left_out:
                 _add(entry, path, found, faults)
     return sorted(found, key=lambda f: f.path), faults
 
 
 def _is_utf8(name: str) -> bool:
     """False for bytes of another encoding, which Python keeps as surrogates that no table can hold."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

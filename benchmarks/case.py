@@ -1,0 +1,102 @@
+"""One PCRL model, one batch, and the runs that are compared: the step, its bare passes, one graph, term by term."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.held import Held
+from benchmarks.measure import Run
+from medssl.contract import Batch, Shared, Term, backpropagate, one_graph
+from medssl.methods.pcrl import PCRL
+from medssl.rng import Rng
+
+ENCODERS = {2: "resnet18", 3: "poolunet"}
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+class Case:
+    """``bf16``: passes under autocast, as a run has them where the hardware multiplies bfloat16 itself."""
+
+    def __init__(
+        self, dims: int, batch: int, width: int, size: tuple[int, ...], bf16: bool = False, **options: object
+    ) -> None:
+        model = PCRL(encoder=ENCODERS[dims], dims=dims, width=width, patch=size, queue=4096, **options)
+        self.model = model.to(memory_format=LAYOUTS[dims])
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+        self.batch = Batch.of(torch.rand(batch, 1, *model.region()))
+        self.views = model.views(self.batch, Rng(0, 0))
+        self.noise = torch.randn(batch, 1, *size)
+        self.bf16 = bf16
+        self.count = 0
+
+    def step(self) -> None:
+        """A whole training step."""
+        self.make_views()
+        self.branchwise()
+        self.update()
+
+    def make_views(self) -> None:
+        """Other views of the batch."""
+        self.count += 1
+        self.views = self.model.views(self.batch, Rng(0, self.count))
+
+    def update(self) -> None:
+        """Optimiser, momentum encoder, queue."""
+        self.optimizer.step()
+        self.model.after_step(0.0)
+
+    def bare_step(self) -> None:
+        """The passes of a step without ``mix`` and nothing else, on random tensors."""
+        model = self.model
+        model.zero_grad(set_to_none=True)
+        with self.precision():
+            student = Shared(model.encoder(self.noise))
+            with torch.no_grad():
+                teacher = model.teacher["encoder"](self.noise)
+        gate = torch.ones((), device=self.noise.device, requires_grad=True)
+        for maps in (student.maps, [*teacher[:-1], teacher[-1] * gate], student.maps):
+            with self.precision():
+                value = model.decoder(maps).float().mean()
+            value.backward()
+        student.backward()
+
+    def branchwise(self) -> None:
+        """The passes with each term's backward at once."""
+        self.model.zero_grad(set_to_none=True)
+        backpropagate(self._items())
+
+    def whole(self) -> None:
+        """The passes with one backward of the sum."""
+        self.model.zero_grad(set_to_none=True)
+        with one_graph():
+            terms = [item.value for item in self._items() if isinstance(item, Term)]
+        torch.stack(terms).sum().backward()
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Autocast, or nothing."""
+        return torch.autocast("cpu", dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def held_bytes(self, run: Run) -> int:
+        """Most bytes kept for a backward at one time."""
+        held = Held(self.model.parameters())
+        with torch.autograd.graph.saved_tensors_hooks(held.pack, held.unpack):
+            run()
+        return held.most
+
+    def _items(self) -> Iterator[Term | Shared]:
+        items = self.model.losses(self.views, 0.0)
+        while True:
+            with self.precision():
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+
+def flops(run: Run, only: str = "") -> int:
+    """Of matrix products and convolutions, forward and backward; ``only``: those whose name holds it."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return sum(n for op, n in counter.get_flop_counts()["Global"].items() if only in str(op))
