@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from medssl.data.pairing import subjects
 from medssl.data.phantom import PhantomScan, make_scan
 from medssl.data.register import register_pairs, rigid
 from medssl.data.store import Store
 from medssl.errors import UserError
-from medssl.files import read_json
+from medssl.files import read_json, write_json
 from medssl.stages import index, phantom, prepare
 from medssl.stages.options.data import Index, Phantom, Prepare
 
@@ -33,6 +36,51 @@ def test_a_known_shift_between_ct_and_mr_is_recovered_within_a_voxel(modality: s
     assert np.allclose(found, rigid(window, affine(ct), mr.array.astype(float), affine(mr)), atol=1e-6)
 
 
+def slab(scan: PhantomScan, half_mm: float = 50.0) -> tuple[np.ndarray, np.ndarray]:
+    """A thin stack of the scan's middle, in [0, 1] if CT."""
+    z = (np.arange(scan.array.shape[2]) - (scan.array.shape[2] - 1) / 2) * scan.spacing_mm[2]
+    kept, there = np.abs(z) < half_mm, affine(scan)
+    there[2, 3] = z[kept][0]
+    values = scan.array[:, :, kept].astype(float)
+    return (np.clip((values + 1000) / 2000, 0, 1) if values.min() < -500 else values), there
+
+
+def turned(mm: float, degrees: float) -> np.ndarray:
+    """A shift and a turn, as a patient who has moved."""
+    wrong = np.eye(4)
+    wrong[:3, :3] = Rotation.from_rotvec(np.radians(degrees) * np.array([0.6, -0.64, 0.48])).as_matrix()
+    wrong[:3, 3] = mm * np.array([0.48, 0.6, -0.64])
+    return wrong
+
+
+@pytest.mark.parametrize("mm, degrees", [(0, 0), (6, 3), (12, 6)])
+def test_thin_stacks_do_not_slide_out_of_each_other(mm: float, degrees: float) -> None:
+    # Mutual information of the overlap grows as the overlap shrinks: unguarded, (12, 6) ended 75 mm away.
+    (ct, there), (mr, own) = (slab(make_scan(0, 1, 1, 3, 64, kind)) for kind in ("CT", "MR-T2"))
+    moved = turned(mm, degrees) @ own
+    step = rigid(ct, there, mr, moved) @ moved @ np.linalg.inv(own)
+    inner = np.array([[x, y, z, 1] for x in (-90, 90) for y in (-60, 60) for z in (-35, 35)], float)
+    assert np.linalg.norm((inner @ step.T - inner)[:, :3], axis=1).mean() < 372 / 64  # a voxel
+
+
+def test_a_pair_that_does_not_agree_better_stays_where_its_headers_have_it() -> None:
+    ct, there = slab(make_scan(0, 1, 1, 3, 40))
+    for seed in range(3):
+        nothing = np.random.default_rng(seed).random(ct.shape)
+        assert np.array_equal(rigid(ct, there, nothing, there), np.eye(4))
+
+
+def test_thick_slices_are_placed_as_finely_as_cubes() -> None:
+    """In-plane pixels of a fifth of the slices': a shift along them is found all the same."""
+    rng = np.random.default_rng(0)
+    body = gaussian_filter(rng.random((64, 64, 20)), (6, 6, 1))
+    grid = np.diag([1.0, 1.0, 5.0, 1.0])
+    moved = grid.copy()
+    moved[:3, 3] = 4.0, -3.0, 2.0
+    found = rigid(body, grid, 1 - body, moved)
+    assert np.linalg.norm((found @ moved - grid)[:3, 3]) < 0.5
+
+
 def test_scans_that_lie_apart_begin_centre_on_centre() -> None:
     ct, mr = make_scan(0, 5, size=40), make_scan(0, 5, 1, 3, 40, "MR-T1")
     there = affine(mr)
@@ -50,7 +98,7 @@ def test_prepare_registers_once_and_the_store_lies_corrected(tmp_path, capsys) -
     before = Store(data)
     prepare.run(Prepare(data=data, workers=1, register=True))
     after = Store(data)
-    assert "registered: 2 scans" in capsys.readouterr().out
+    assert "registered: 2 scans, " in capsys.readouterr().out
     for row, item in enumerate(after.items.iter_rows(named=True)):
         step = after.affines[row] @ np.linalg.inv(before.affines[row])
         if item["modality"] == "CT":
@@ -69,6 +117,20 @@ def test_prepare_registers_once_and_the_store_lies_corrected(tmp_path, capsys) -
     assert np.array_equal(Store(data).affines, before.affines)
 
 
+def test_prepare_tells_which_scans_stay_as_they_were(tmp_path, capsys) -> None:
+    kinds = ("CT", "MR-T1")
+    phantom.run(Phantom(out=tmp_path / "scans", patients=1, size=32, modalities=kinds, seed=1))
+    for path in (tmp_path / "scans/images").glob("*MR*"):  # an MR that shows nothing of the CT
+        scan = sitk.ReadImage(str(path))
+        noise = np.random.default_rng(0).random(scan.GetSize()[::-1]) * 1000
+        other = sitk.GetImageFromArray(noise.astype(np.int16))
+        other.CopyInformation(scan)
+        sitk.WriteImage(other, str(path))
+    data = index.run(Index(scans=tmp_path / "scans", out=tmp_path / "data", workers=1))
+    prepare.run(Prepare(data=data, workers=1, register=True))
+    assert "registered: 0 scans, 1 left where their headers have them, " in capsys.readouterr().out
+
+
 def phantom_shift(patient: int, study: int) -> np.ndarray:
     from medssl.data.phantom import misregistration
 
@@ -80,6 +142,10 @@ def test_a_correction_of_other_voxels_is_not_believed(tmp_path) -> None:
 
     store = paired_store(tmp_path / "data", cohort(2))
     path = register_pairs(store, subjects(store), workers=1)
+    told = read_json(path)
+    for item in told["items"].values():
+        item["correction"][3] += 5.0
+    write_json(path, told)
     assert not np.array_equal(Store(store.data).affines[1], store.affines[1])
     path.write_text(path.read_text().replace("stamp1", "another"))
     assert np.array_equal(Store(store.data).affines[1], store.affines[1])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from medssl.data.agreement import gain
 from medssl.data.jobs import each
 from medssl.data.place import overlap
 from medssl.data.progress import progress
@@ -18,6 +19,8 @@ BINS = 32
 SHARE = 0.25  # of the voxels that the metric looks at
 ITERATIONS = 200
 SMALLEST = 12  # voxels: a coarser level shows nothing
+MARGIN = 1 / 8  # of each axis of the moving scan, at each end: how far a voxel may go and still be compared
+SURE = 3.0  # standard errors by which scans must agree better than their headers have them
 
 Job = tuple[Store, int, int]
 
@@ -75,16 +78,26 @@ def rigid(fixed: np.ndarray, fixed_affine: np.ndarray, moving: np.ndarray, movin
     """The correction (4, 4), RAS mm to RAS mm, that brings ``moving`` onto ``fixed`` when its affine is multiplied.
 
     Images (X, Y, Z) of any two modalities, affines (4, 4): turned and shifted until their Mattes mutual information
-    (Mattes 2003) is largest. Volumes that do not overlap begin centre on centre.
+    (Mattes 2003) is largest. The identity, where they do not agree better for it. Volumes that do not overlap begin
+    centre on centre.
     """
-    images = [_image(a, affine) for a, affine in ((fixed, fixed_affine), (moving, moving_affine))]
+    images = _image(fixed, fixed_affine), _image(moving, moving_affine)
     start = sitk.Euler3DTransform()
     start.SetCenter(images[0].TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in images[0].GetSize()]))
     if overlap(fixed_affine, fixed.shape, moving_affine, moving.shape) == 0:
         start = sitk.CenteredTransformInitializer(*images, start, sitk.CenteredTransformInitializerFilter.GEOMETRY)
-    levels = [s for s in (4, 2, 1) if min(*fixed.shape, *moving.shape) / s >= SMALLEST] or [1]
+    end = _climbed(_evened(images[0]), _evened(images[1]), start)
+    begun, found = (np.linalg.inv(_matrix(transform)) for transform in (start, end))
+    better, error = gain(fixed, fixed_affine, moving, [begun @ moving_affine, found @ moving_affine])
+    return found if better > SURE * error else begun
+
+
+def _climbed(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> sitk.Transform:
+    """From ``start`` uphill."""
+    levels = [s for s in (4, 2, 1) if min(*fixed.GetSize(), *moving.GetSize()) / s >= SMALLEST] or [1]
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricFixedMask(_inner(fixed, moving, start))
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(SHARE, 1)
     method.SetInterpolator(sitk.sitkLinear)
@@ -95,10 +108,31 @@ def rigid(fixed: np.ndarray, fixed_affine: np.ndarray, moving: np.ndarray, movin
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(sitk.Euler3DTransform(start), inPlace=False)
     try:
-        found = method.Execute(*images)
+        return method.Execute(fixed, moving)
     except RuntimeError:  # no overlap left on the way
         raise UserError("two scans of a subject cannot be registered", fix="see that they show one patient") from None
-    return np.linalg.inv(_matrix(found))
+
+
+def _inner(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> sitk.Image:
+    """Where ``fixed`` lies well within ``moving``; anywhere within it, if that is nowhere.
+
+    Mutual information is that of the overlap, and largest of the smallest: a thin stack would slide out of the other.
+    """
+    for margin in (MARGIN, 0.0):
+        box = np.zeros(moving.GetSize()[::-1], np.uint8)
+        box[tuple(slice(cut := int(margin * n), n - cut) for n in box.shape)] = 1
+        inside = sitk.GetImageFromArray(box)
+        inside.CopyInformation(moving)
+        inner = sitk.Resample(inside, fixed, start, sitk.sitkNearestNeighbor, 0.0)
+        if sitk.GetArrayViewFromImage(inner).any():
+            break
+    return inner
+
+
+def _evened(image: sitk.Image) -> sitk.Image:
+    """With voxels about as long as the longest edge: thick slices are not placed better by finer pixels."""
+    spacing = np.array(image.GetSpacing())
+    return sitk.BinShrink(image, (spacing.max() / spacing + 1e-6).astype(int).tolist())
 
 
 def _image(array: np.ndarray, affine: np.ndarray) -> sitk.Image:

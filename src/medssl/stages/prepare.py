@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from medssl.data.catalog import load_index, scans_folder, write_problems
@@ -103,8 +104,11 @@ def _work(
 def _register(options: Prepare) -> None:
     store = Store(options.data)
     path = register_pairs(store, subjects(store, options.pair_by), options.workers)
-    count = len(read_json(path)["items"])
-    print(f"registered: {count} scan{'s' * (count != 1)}, {path}")
+    corrections = [one["correction"] for one in read_json(path)["items"].values()]
+    kept = sum(np.array_equal(one, np.eye(4).ravel()) for one in corrections)
+    stay = f", {kept} left where their headers have them" if kept else ""
+    count = len(corrections) - kept
+    print(f"registered: {count} scan{'s' * (count != 1)}{stay}, {path}")
 
 
 def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:
