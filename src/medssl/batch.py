@@ -50,6 +50,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image)
 
+    def part(self, rows: slice) -> "Batch":
+        """These rows alone."""
+        cut: dict[str, Any] = {name: x[rows] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **cut)
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; ids stay where they are needed, with the images."""
         narrow = {torch.float64: torch.float32} if device.type == "mps" else {}  # that device has no float64

@@ -87,6 +87,20 @@ class Method(nn.Module):
     paired: bool = False
     """Whether it compares scans of a subject: batches are then drawn by subject, see ``data.pairs``."""
 
+    coupled: str = ""
+    """Half a sentence: what ties the samples of a batch, so that its gradient is not that of its parts added up.
+
+    Empty where the objective is a mean over samples. Batch norm apart, which shows in the layers."""
+
+    cached: bool = False
+    """Whether a coupled method encodes ``chunk`` samples at a time by gradient caching; 0: all at once."""
+    chunk: int = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What ``losses`` leaves for ``after_step``, an entry for each part of the batch; a driver empties it first.
+        self.noted: list[Any] = []
+
     def check_scans(self, modality: Tensor, patient: Tensor) -> None:
         """Refuse, before a run starts, scans that nothing can be learnt from; (n,) codes as in ``Batch``."""
 
@@ -111,6 +125,7 @@ class Method(nn.Module):
         self, images: Tensor, ids: Tensor | None = None, step: int = 0, modality: Tensor | None = None
     ) -> Losses:
         """All terms of ``images`` (b, C, *spatial) in one graph: the reference path, hungrier than ``step``."""
+        self.noted = []
         views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, step))
         with one_graph():
             terms: dict[str, Tensor] = {}
@@ -135,6 +150,7 @@ class Method(nn.Module):
         count = getattr(self, "_steps", 0)
         views = self.views(self._wrap(images, ids, modality), Rng(self.config.seed, count))
         optimizer.zero_grad(set_to_none=True)
+        self.noted = []
         terms = backpropagate(self.losses(views, progress))
         optimizer.step()
         self.after_step(progress)
@@ -209,20 +225,27 @@ def backpropagate(
     items: Iterator[Term | Shared],
     backward: Callable[[Tensor], None] = lambda value: value.backward(),
     norms: dict[str, float] | None = None,
+    share: float = 1.0,
+    terms: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Backpropagate each term as it comes; return the detached terms. Fills ``norms`` (gradient norms) if given."""
-    terms: dict[str, Tensor] = {}
+    """Backpropagate each term as it comes; return the detached terms. Fills ``norms`` (gradient norms) if given.
+
+    Of a batch in parts: ``share`` of the batch that these items are of; ``terms`` and ``norms`` of the parts before,
+    to which these are added.
+    """
+    terms = {} if terms is None else terms
     for item in items:
         if isinstance(item, Shared):
             item.backward()
             continue
-        if item.value.requires_grad:
+        value = item.value if share == 1.0 else share * item.value
+        if value.requires_grad:
             measured = item.at if norms is not None else None
             before = {i: g.clone() for i, g in measured.gradients().items()} if measured else {}
-            backward(item.value)
-            if measured and norms is not None:
+            backward(value)
+            if measured and norms is not None:  # parts have samples of their own, so that their squares add up
                 norms[item.name] = math.hypot(norms.get(item.name, 0.0), _added_norm(before, measured.gradients()))
-        value = item.value.detach()
+        value = value.detach()
         terms[item.name] = terms[item.name] + value if item.name in terms else value
     return terms
 

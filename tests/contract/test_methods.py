@@ -9,6 +9,7 @@ import torch
 from medssl.arguments import field_docs
 from medssl.config import ModelConfig, from_table, to_table
 from medssl.contract import Batch, Shared, Term, backpropagate, one_graph
+from medssl.engine.parts import Parts, has_batch_norm
 from medssl.errors import UserError
 from medssl.methods import METHODS, resolve
 from medssl.networks.pyramid import build_encoder
@@ -63,6 +64,13 @@ def warm(name, dims):
     return method
 
 
+def doubled(views):
+    views.images = {k: v.double() if v.is_floating_point() else v for k, v in views.images.items()}
+    views.drawn = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+                   for k, v in views.drawn.items()}  # fmt: skip
+    return views
+
+
 @pytest.mark.parametrize(("name", "dims"), ALL)
 def test_views_are_a_function_of_batch_and_rng(name, dims):
     method = make(name, dims)
@@ -100,10 +108,7 @@ def test_terms_are_finite_scalars_with_names_of_their_own_and_shared_comes_last(
 def test_branchwise_gradient_equals_the_one_graph(name, dims):
     method = warm(name, dims).double()
     method.zero_grad(set_to_none=True)
-    views = method.views(batch_for(method, 1), Rng(0, 1))
-    views.images = {k: v.double() if v.is_floating_point() else v for k, v in views.images.items()}
-    views.drawn = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
-                   for k, v in views.drawn.items()}  # fmt: skip
+    views = doubled(method.views(batch_for(method, 1), Rng(0, 1)))
     backpropagate(method.losses(views, 0.0))
     branchwise = [p.grad for p in method.parameters()]
     method.zero_grad(set_to_none=True)
@@ -111,6 +116,50 @@ def test_branchwise_gradient_equals_the_one_graph(name, dims):
         sum(t.value for t in method.losses(views, 0.0) if isinstance(t, Term)).backward()
     for a, p in zip(branchwise, method.parameters(), strict=True):
         assert (a is None) == (p.grad is None) and (a is None or float((a - p.grad).abs().max()) <= 1e-12)
+
+
+def step_in_parts(method, count):
+    """Gradients, terms and state after one step of which the batch went in ``count`` parts."""
+    method = copy.deepcopy(method)
+    batch, norms, terms = batch_for(method, 1), {}, {}
+    for part in Parts(method, 4, count).rows():
+        samples = batch.part(part)
+        views = doubled(method.views(samples, Rng(0, 1, start=part.start)))
+        backpropagate(method.losses(views, 0.5), norms=norms, share=len(samples) / 4, terms=terms)
+    method.after_step(0.5)
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    return [*gradients, *terms.values(), *method.buffers()], norms
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_a_batch_in_parts_gives_the_gradients_terms_and_state_of_the_whole(name, dims):
+    """Exact, by adding up or by gradient caching, wherever no layer and no term compares the samples of a batch."""
+    method = make(name, dims, norm="group").double()
+    views = doubled(method.views(batch_for(method), Rng(0, 0)))
+    backpropagate(method.losses(views, 0.0))
+    method.after_step(0.0)
+    method.zero_grad(set_to_none=True)
+    count = 2 if has_batch_norm(method) else 3
+    assert len(Parts(method, 4, count).rows()) == (1 if method.coupled else count)
+    (whole, norms), (parts, part_norms) = step_in_parts(method, 1), step_in_parts(method, count)
+    worst = max(float((a - b).abs().max()) for a, b in zip(whole, parts, strict=True) if a.numel())
+    if has_batch_norm(method):
+        assert name == "pcrlv2" and worst > 1e-6  # batch norm averages over a part, and that is said
+        return
+    assert worst <= 1e-12
+    for term, norm in part_norms.items():
+        assert norm == pytest.approx(norms[term], rel=1e-6), term
+
+
+OPTIONS = {"contrast": "patch", "mix": True, "rebuild": "corrupted"}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_ties_the_samples_of_a_batch_in_pcrl_is_told(option):
+    method = make("pcrl", 2, norm="group", **{option: OPTIONS[option]})
+    assert method.coupled and not method.cached
+    with pytest.raises(UserError, match="--accumulate 2 would change what is learnt, since it"):
+        Parts(method, 4, 2).check()
 
 
 @pytest.mark.parametrize(("name", "dims"), ALL)

@@ -235,7 +235,7 @@ def test_balanced_makes_both_gradients_equally_strong(make, views_of):
     for _ in range(2):  # the first pass measures, the second obeys
         model.zero_grad()
         backpropagate(model.losses(views, 0.0))
-        contrast, rebuild = model._seen["norms"].tolist()
+        contrast, rebuild = model.noted[-1]["norms"].tolist()
         ratio = float(model.balance.weight()) * rebuild / contrast
-        model.balance.observe(model._seen["norms"])
+        model.balance.observe(model.noted[-1]["norms"])
     assert ratio == pytest.approx(1.0, rel=1e-5)

@@ -13,6 +13,7 @@ from torch import Tensor
 from medssl import distributed
 from medssl.contract import Batch, Method, Shared, Term, backpropagate
 from medssl.engine.optim import set_lr
+from medssl.engine.parts import Parts
 from medssl.errors import UserError
 from medssl.rng import Rng, key
 
@@ -29,6 +30,8 @@ class Step:
     samples: int
     """Samples of this step, over all ranks."""
     logged: bool
+    parts: int = 1
+    """In how many parts the batch went."""
     norms: dict[str, float] = field(default_factory=dict)
     """Gradient norm of each term at the features it names; on logged steps only."""
 
@@ -60,10 +63,12 @@ def fit(
     seed: int = 0,
     clip: float = 0.0,
     log_every: int = 10,
+    parts: Parts | None = None,
 ) -> Iterator[Step]:
     """Train from step ``start`` to ``steps``, yielding each finished step.
 
     ``batches`` yields this rank's share; ``lr`` maps progress to a learning rate; ``clip`` bounds the gradient norm.
+    ``parts`` says in how many a batch is taken, and takes more where memory runs out; by default whole.
     At a yield model and optimiser are whole: the caller may save them, or stop.
     """
     optimizer = fabric.setup_optimizers(optimizer)  # type: ignore[assignment]
@@ -76,13 +81,13 @@ def fit(
         data_wait_s = time.perf_counter() - began
         logged = (done + 1) % log_every == 0 or done + 1 == steps
         norms: dict[str, float] | None = {} if logged else None
-        terms = _gradients(method, fabric.to_device(batch), fabric, seed, done, progress, norms)
+        terms = _gradients(method, batch, fabric, seed, done, progress, norms, parts)
         watch(done + 1, terms, now=done + 1 == steps)
         rate = lr(progress)
         _update(method, optimizer, fabric, rate, clip)
         method.after_step(progress)
         samples = len(batch) * distributed.world_size()
-        yield Step(done + 1, terms, rate, data_wait_s, samples, logged, norms or {})
+        yield Step(done + 1, terms, rate, data_wait_s, samples, logged, parts.count if parts else 1, norms or {})
 
 
 def autocast_each(items: Iterator[Term | Shared], fabric: Fabric) -> Iterator[Term | Shared]:
@@ -106,16 +111,29 @@ def _gradients(
     done: int,
     progress: float,
     norms: dict[str, float] | None,
+    parts: Parts | None,
 ) -> dict[str, Tensor]:
     """Views, then every term's gradient, averaged over ranks; returns the detached terms."""
     if not method.training:
         method.train()
-    rank = distributed.rank()
-    with torch.no_grad():
-        views = method.views(batch, Rng(seed, done, start=rank * len(batch)))
-    _seed_layers(fabric.device, key(seed, "layers", done, rank) % 2**63)
-    method.zero_grad(set_to_none=True)
-    terms = backpropagate(autocast_each(method.losses(views, progress), fabric), fabric.backward, norms)
+    rank, whole = distributed.rank(), [slice(0, len(batch))]
+
+    def step(rows: list[slice]) -> dict[str, Tensor]:
+        _seed_layers(fabric.device, key(seed, "layers", done, rank) % 2**63)
+        method.zero_grad(set_to_none=True)
+        method.noted = []
+        terms: dict[str, Tensor] = {}
+        if norms is not None:
+            norms.clear()
+        for part in rows:
+            samples = fabric.to_device(batch.part(part))
+            with torch.no_grad():
+                views = method.views(samples, Rng(seed, done, start=rank * len(batch) + part.start))
+            items = autocast_each(method.losses(views, progress), fabric)
+            backpropagate(items, fabric.backward, norms, len(samples) / len(batch), terms)
+        return terms
+
+    terms = step(whole) if parts is None else parts.run(step)
     distributed.average_gradients(method.parameters())
     if norms:
         norms.update({name: norm / _scale(fabric) for name, norm in norms.items()})

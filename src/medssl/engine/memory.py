@@ -1,6 +1,7 @@
 """When memory runs out: try smaller batches here and now, and name values that fit."""
 
-import gc
+import resource
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,25 +12,25 @@ from torch import Tensor
 
 from medssl.contract import Batch, Method, backpropagate
 from medssl.engine.fit import autocast_each
+from medssl.engine.parts import exhausted, release
 from medssl.errors import UserError
 from medssl.rng import Rng
 
 
-def exhausted(error: BaseException) -> bool:
-    """True if an error means that memory ran out, on a GPU or in torch's CPU allocator."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        said in str(error) for said in ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
-    )
-
-
 def advice(
-    method: Method, fabric: Fabric, channels: int, batch: int, patch: tuple[int, ...], least: int = 1, ranks: int = 1
+    method: Method,
+    fabric: Fabric,
+    channels: int,
+    batch: int,
+    patch: tuple[int, ...],
+    least: int = 1,
+    ranks: int = 1,
+    whole: str = "",
 ) -> UserError:
     """The error to raise: tries one step at half the batch, a quarter, … until one fits, or ``least`` is passed.
 
     ``batch`` and ``least`` are of one rank; what the error says of ``--batch`` is of all of them.
+    ``whole`` says why a step cannot take its batch in parts.
     """
 
     def attempt(size: int) -> None:
@@ -42,7 +43,7 @@ def advice(
         one = Batch.of(image, value_range=method.config.value_range, modality=torch.zeros(size, dtype=torch.long))
         _step(method, fabric, replace(one, place=place, **truth))
 
-    return explain(largest_fitting(attempt, batch, least), batch, patch, least, ranks)
+    return explain(largest_fitting(attempt, batch, least), batch, patch, least, ranks, whole)
 
 
 def largest_fitting(attempt: Callable[[int], None], batch: int, least: int = 1) -> int:
@@ -62,10 +63,13 @@ def largest_fitting(attempt: Callable[[int], None], batch: int, least: int = 1) 
     return 0
 
 
-def explain(fits: int, batch: int, patch: tuple[int, ...], least: int = 1, ranks: int = 1) -> UserError:
+def explain(
+    fits: int, batch: int, patch: tuple[int, ...], least: int = 1, ranks: int = 1, whole: str = ""
+) -> UserError:
     """Memory grows with batch × voxels: give up the one or the other."""
     told = "×".join(map(str, patch))
     what = f"out of memory with --batch {batch * ranks} and --patch {told}"
+    what += f", which is not taken in parts, since {whole}" if whole else ""
     # A patch of half the sides holds 1/4 (2D) or 1/8 (3D) of the voxels; sides stay multiples of what they were.
     halvings, share = 0, (fits or least / 2) / batch
     while 2.0 ** (-len(patch) * halvings) > share:
@@ -77,13 +81,6 @@ def explain(fits: int, batch: int, patch: tuple[int, ...], least: int = 1, ranks
     return UserError(what, fix=f"{few}; try --batch {least * ranks} --patch {smaller}, or a smaller --width")
 
 
-def release() -> None:
-    """Give back what the failed step held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _step(method: Method, fabric: Fabric, batch: Batch) -> dict[str, Tensor]:
     method.zero_grad(set_to_none=True)
     with torch.no_grad():
@@ -91,3 +88,11 @@ def _step(method: Method, fabric: Fabric, batch: Batch) -> dict[str, Tensor]:
     terms = backpropagate(autocast_each(method.losses(views, 0.5), fabric), fabric.backward)
     method.zero_grad(set_to_none=True)
     return terms
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory in use so far: of this process on a CPU, of torch's tensors on an accelerator."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

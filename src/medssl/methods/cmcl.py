@@ -128,7 +128,8 @@ class CMCL(OwnLoop):
     A tower is an encoder's name, or one ``Text`` or ``Vector``; other keywords are the fields of ``CMCLConfig``.
     """
 
-    needs_modality = paired = True
+    needs_modality = paired = cached = True
+    coupled = "it compares all samples of a batch"
 
     # Networks -------------------------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ class CMCL(OwnLoop):
         super().__init__()
         config = from_table(CMCLConfig, options) if config is None else config
         self.kinds = plan_towers(config, towers)
-        self.config = replace(config, modalities=self.kinds.names)
+        self.config, self.chunk = replace(config, modalities=self.kinds.names), config.chunk
         with weights_from(config.seed):
             self._build(config)
         self.temperature = Temperature(config.temperature, config.learn_temperature)
@@ -209,10 +210,9 @@ class CMCL(OwnLoop):
 
         + local_weight · equal positions, or words and regions + rebuild_weight · ‖D(f(x)) − clean‖².
         """
-        config = self.config
-        levels = () if self.voxels is None else self.voxels.levels
-        encodes = self.space.encodes(views["x"], views["codes"], config.chunk, levels)
-        text = self.space.read(views.images.get("text"), config.chunk, words=self.words is not None)
+        config, levels = self.config, () if self.voxels is None else self.voxels.levels
+        encodes = self.space.encodes(views["x"], views["codes"], self.chunk, levels)
+        text = self.space.read(views.images.get("text"), self.chunk, words=self.words is not None)
         order = torch.cat([encoded.rows for encoded in encodes.values()])
         ids = who_is_who(views.drawn, order, len(self.kinds.names))
         at = Together([encoded.cached for encoded in encodes.values()] + ([] if text is None else [text]))

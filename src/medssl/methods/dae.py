@@ -83,6 +83,7 @@ class DAE(Method):
         super().__init__()
         self.config = config = from_table(DAEConfig, options) if config is None else config
         self.needs_modality = self.paired = config.cmcl != "none"  # paired batches are balanced over modalities
+        self.coupled = "it compares the samples of a batch across modalities" if self.paired else ""
         with weights_from(config.seed):
             self._build(config)
 

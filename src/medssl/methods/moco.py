@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medssl import distributed
 from medssl.config import ModelConfig, from_table
@@ -77,7 +77,6 @@ class MoCo(Method):
         self.teacher = frozen_copy(self._learners())
         self.queue = KeyQueue(config.queue or 2048, config.embed_dim)
         self._pairs = PairConfig.for_size(config.size, config.value_range, config.scan, config.view_strength)
-        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _learners(self) -> nn.ModuleDict:
         return nn.ModuleDict({"encoder": self.encoder, "projector": self.projector})
@@ -110,7 +109,7 @@ class MoCo(Method):
         student = Shared(self.encoder(views["x1"]))
         teacher = teach(self.teacher["encoder"], views["x2"], views.drawn.get("shuffle"))
         keys = unit(self.teacher["projector"](pool(teacher[-1])))
-        self._seen = keys, views["item"], views["patient"]
+        self.noted.append((keys, views["item"], views["patient"]))
         query = unit(self.projector(pool(student.maps[-1])))
         allowed = self.queue.allowed(views["item"], views["patient"])
         yield Term("contrast", info_nce(query, keys, self.queue.keys, allowed, self.config.temperature), student)
@@ -121,9 +120,9 @@ class MoCo(Method):
     def after_step(self, progress: float) -> None:
         """θ_m ← m·θ_m + (1-m)·θ, arXiv:1911.05722 Eq. 2; then this step's keys join the queue."""
         move_towards(self.teacher, self._learners(), self._momentum)
-        if self._seen is not None:
-            self.queue.enqueue(*(distributed.gather(x) for x in self._seen))
-        self._seen = None
+        if self.noted:
+            self.queue.enqueue(*(distributed.gather(torch.cat(x)) for x in zip(*self.noted, strict=True)))
+        self.noted = []
 
     # Report ---------------------------------------------------------------------------------------------------
 

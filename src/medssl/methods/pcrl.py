@@ -120,7 +120,8 @@ class PCRL(Method):
         contrasts = {"image": 1, "patch": 0, "both": 1}[config.contrast] * (3 if config.mix else 1)
         self._contrast_share = config.contrast_weight / (contrasts + (config.contrast != "image"))
         self._rebuilds = 1 + config.rebuild_momentum + config.rebuild_hybrid + config.mix
-        self._seen: dict[str, Any] = {}
+        ties = config.contrast != "image" or config.mix or config.rebuild == "corrupted"
+        self.coupled = "it compares or mixes images of the batch, or errs over its corrupted voxels" if ties else ""
 
     def _build(self, config: PCRLConfig) -> None:
         encoder = self.encoder = build_encoder(config)
@@ -190,7 +191,7 @@ class PCRL(Method):
         if self.config.rebuild_weight != 0:
             yield from self._branches(student, teacher, views, progress)
         if before:
-            self._seen["norms"] = self.balance.measure(before, student.gradients())
+            self.noted[-1]["norms"] = self.balance.measure(before, student.gradients())
         yield student
         if self.config.mix:
             yield from self._mixed(teacher, views, progress)
@@ -199,7 +200,7 @@ class PCRL(Method):
         # Published code: NCE with a frozen normaliser, three updates of the queue a step, no word of patients.
         # Ours: InfoNCE; this step's keys come after the loss; the same image or patient is never a negative.
         keys = self.teacher["projector"](pool(teacher[-1]))
-        self._seen["keys"] = (unit(keys), views["item"], views["patient"])
+        self.noted.append({"keys": (unit(keys), views["item"], views["patient"])})
         if self.config.contrast_weight > 0 and self.config.contrast != "patch":
             yield self._contrast("contrast", student, keys, views)
         if self.config.contrast_weight > 0 and self.config.contrast != "image":
@@ -278,11 +279,11 @@ class PCRL(Method):
     def after_step(self, progress: float) -> None:
         """θ_m ← m·θ_m + (1-m)·θ_o, then this step's keys join the queue."""
         move_towards(self.teacher, self._learners(), self._momentum)
-        if "keys" in self._seen:
-            self.queue.enqueue(*(distributed.gather(x) for x in self._seen["keys"]))
-        if "norms" in self._seen:
-            self.balance.observe(self._seen["norms"])
-        self._seen = {}
+        if self.noted:
+            self.queue.enqueue(*(distributed.gather(torch.cat(x)) for x in zip(*(p["keys"] for p in self.noted))))
+        if norms := [part["norms"] for part in self.noted if "norms" in part]:
+            self.balance.observe(torch.stack(norms).norm(dim=0))  # of the whole batch's gradient
+        self.noted = []
 
     # Report ---------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from medssl.config import ModelConfig, from_table
 from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import nt_xent, strangers, unit
+from medssl.networks.cached import Cached
 from medssl.networks.heads import Projector, pool
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
@@ -49,6 +50,8 @@ class SimCLR(Method):
     """``SimCLR(SimCLRConfig(...))``, or its fields as keywords: ``SimCLR(encoder="resnet18", dims=2, channels=1)``."""
 
     encoder: Pyramid
+    coupled = "its negatives are the other images of the batch"
+    cached = True
 
     # Networks -------------------------------------------------------------------------------------------------
 
@@ -83,10 +86,10 @@ class SimCLR(Method):
 
         z = head(pool(f(x))); both views go through f as one batch, as published.
         """
-        shared = Shared(self.encoder(torch.cat([views["x1"], views["x2"]])))
-        first, second = unit(self.projector(pool(shared.maps[-1]))).chunk(2)
-        yield Term("contrast", self._contrast(first, second, views), shared)
-        yield shared
+        cached = Cached(self.encoder, torch.cat([views["x1"], views["x2"]]), 2 * self.chunk)
+        first, second = unit(self.projector(pool(cached.maps[-1]))).chunk(2)
+        yield Term("contrast", self._contrast(first, second, views), cached.whole)
+        yield from (shared for _, shared in cached.again())
 
     def _contrast(self, first: Tensor, second: Tensor, views: Views) -> Tensor:
         # Paper and published code: every other image is a negative, of all ranks.

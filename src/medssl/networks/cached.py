@@ -35,11 +35,11 @@ class Cached:
         self._encode, self._x, self._keep = encode, x, keep
         several = 0 < chunk < len(x)
         self._parts = [slice(i, i + chunk) for i in range(0, len(x), chunk)] if several else [slice(None)]
-        self._whole: Shared | None = None
+        self.whole: Shared | None = None
         if not several or in_one_graph():
             levels = zip(*(encode(x[part]) for part in self._parts), strict=True)
-            self._whole = Shared([torch.cat(level) if several else level[0] for level in levels])
-            self.maps = [self._whole.maps[level] for level in keep]
+            self.whole = Shared([torch.cat(level) if several else level[0] for level in levels])
+            self.maps = [self.whole.maps[level] for level in keep]
             return
         with torch.no_grad():
             found = [[maps[level] for level in keep] for maps in (encode(x[part]) for part in self._parts)]
@@ -54,12 +54,12 @@ class Cached:
 
     def again(self) -> Iterator[tuple[slice, Shared]]:
         """Rows of each chunk and its maps at all levels, for terms of single samples and then for the driver."""
-        if self._whole is not None and len(self._parts) == 1:
-            yield self._parts[0], self._whole
+        if self.whole is not None and len(self._parts) == 1:
+            yield self._parts[0], self.whole
             return
         for part in self._parts:
-            if self._whole is not None:
-                yield part, Shared([level[part] for level in self._whole.maps])  # one graph: nothing is cut
+            if self.whole is not None:
+                yield part, Shared([level[part] for level in self.whole.maps])  # one graph: nothing is cut
                 continue
             shared = Shared(self._encode(self._x[part]))
             for level, leaf in zip(self._keep, self.maps, strict=True):
