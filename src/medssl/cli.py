@@ -14,6 +14,7 @@ VERBS = {
     ),
     "prepare": ("data", "Prepare", "prepare", "orient, resample, normalise and store scans for training"),
     "preview": ("data", "Preview", "preview", "draw the views a method would train on"),
+    "preflight": ("train", "Preflight", "preflight", "what a pre-training would cost here, and what would help"),
     "pretrain": (
         "train",
         "Pretrain",
@@ -90,12 +91,13 @@ def _run(verb: str, args: list[str]) -> int:
 
 
 def _parse(verb: str, args: list[str]) -> tuple[object, dict[str, object]]:
-    """Options of the verb and, for pretrain, the method's own settings that a person gave."""
+    """Options of the verb and, where it trains a method, the method's own settings that a person gave."""
     from medssl.arguments import parse_method, parse_options
 
     module, kind = VERBS[verb][:2]
     options = getattr(importlib.import_module(f"medssl.stages.options.{module}"), kind)
-    if verb != "pretrain":
+    asks_help = verb == "preflight" and any(a in ("-h", "--help") for a in args)
+    if verb not in ("preflight", "pretrain") or asks_help:
         return parse_options(options, args, f"medssl {verb}"), {}
     return parse_method(options, args, f"medssl {verb}")
 

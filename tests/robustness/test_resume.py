@@ -216,21 +216,3 @@ def test_a_method_of_pairs_is_not_advised_to_take_one_image(options, monkeypatch
         pretrain.run(options)
     with pytest.raises(UserError, match=r"a batch of 1 \(--batch\): give 2 or more"):
         pretrain.run(replace(options, out=options.out / "one", loop=replace(loop, batch=1)))
-
-
-def test_memory_that_runs_out_becomes_advice(options, monkeypatch):
-    import torch
-
-    from medssl.methods.pcrl import PCRL
-
-    real = PCRL.losses
-
-    def losses(self, views, progress):
-        if len(views["x1"]) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        yield from real(self, views, progress)
-
-    monkeypatch.setattr(PCRL, "losses", losses)
-    with pytest.raises(UserError, match=r"out of memory with --batch 4 and --patch 32×32: --batch 2 fits"):
-        pretrain.run(options)
-    assert not record.finished(options.out)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ from medssl.volume import Volume
 
 if TYPE_CHECKING:
     import polars as pl  # never in a loader's workers: its threads do not survive a fork
+
+    from medssl.data.resident import Resident
 
 OPEN_FILES = 256  # kept open by each process; each costs a mapping, not memory
 SMALL_BYTES = 2**19  # an array up to this size is read once and kept whole, since opening it costs more than reading it
@@ -62,6 +64,7 @@ class Store:
         names, modalities = np.unique(frame["modality"].fill_null("").to_numpy().astype(str), return_inverse=True)
         self.modality_names = tuple(names.tolist())
         self.modalities = modalities.astype(np.int64)
+        self.resident: Resident | None = None  # scans that a caller put in memory, whole
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._kept: dict[str, np.ndarray] = {}
         self._room = KEPT_BYTES
@@ -93,7 +96,15 @@ class Store:
 
     def read(self, item: int | str, box: Box | None = None) -> np.ndarray:
         """Stored values (C, *spatial) of the dtype of the plan; ``box`` has a slice a spatial axis."""
+        held = None if self.resident is None else self.resident[self.row(item)]
+        if held is not None:
+            return held[(slice(None), *(box or ()))].copy()
         return self._cut(self._name(item), slice(None) if box is None else (slice(None), *box))
+
+    def bytes(self, rows: Sequence[int]) -> int:
+        """Memory that the whole scans ``rows`` would take, unpacked."""
+        voxels = self.shapes[np.unique(np.asarray(rows, np.int64))].astype(np.int64).prod(axis=1).sum()
+        return int(voxels) * self.plan.channels * np.dtype(self.plan.dtype).itemsize
 
     def read_mask(self, item: int | str, box: Box | None = None) -> np.ndarray:
         """Labels (*spatial), 0 background."""

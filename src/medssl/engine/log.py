@@ -107,6 +107,10 @@ class Clock:
         self.done += 1
         return None
 
+    def leave_out_next(self) -> None:
+        """The next step is not counted: loader processes start in it."""
+        self.warm = False
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Probes and checkpoints are not the loop's time."""

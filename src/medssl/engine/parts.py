@@ -106,7 +106,8 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 def least_samples(method: Method) -> int:
     """The smallest part: batch norm needs two samples for every set of statistics."""
-    return 2 * getattr(method.config, "batch_groups", 1) if has_batch_norm(method) else 1
+    pairs = 2 * getattr(method.config, "batch_groups", 1) if has_batch_norm(method) else 1
+    return max(method.least, pairs)
 
 
 def exhausted(error: BaseException) -> bool:

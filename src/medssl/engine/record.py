@@ -15,7 +15,17 @@ DONE = "done.json"
 
 # Bookkeeping: these change nothing that is learnt, so a resumed run may have others.
 FREE = frozenset(
-    {"workers", "log_every", "save_every_steps", "save_every_minutes", "tensorboard", "probe_every", "probe_target"}
+    {
+        "workers",
+        "cache",
+        "preflight",
+        "log_every",
+        "save_every_steps",
+        "save_every_minutes",
+        "tensorboard",
+        "probe_every",
+        "probe_target",
+    }
 )
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from medssl import distributed
 from medssl.config import ModelConfig, from_table
 from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
 from medssl.losses.contrastive import info_nce, unit
 from medssl.networks.heads import Projector, pool
-from medssl.networks.momentum import FittedQueue, KeyQueue, frozen_copy, move_towards, sample_shuffle, teach
+from medssl.networks.momentum import FittedQueue, KeyQueue, frozen_copy, joined, move_towards, sample_shuffle, teach
 from medssl.networks.norms import set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
@@ -121,7 +120,7 @@ class MoCo(Method):
         """θ_m ← m·θ_m + (1-m)·θ, arXiv:1911.05722 Eq. 2; then this step's keys join the queue."""
         move_towards(self.teacher, self._learners(), self._momentum)
         if self.noted:
-            self.queue.enqueue(*(distributed.gather(torch.cat(x)) for x in zip(*self.noted, strict=True)))
+            self.queue.enqueue(*joined(self.noted))
         self.noted = []
 
     # Report ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medssl import distributed
 from medssl.config import ModelConfig, from_table
 from medssl.contract import Batch, Method, Shared, Term, Views
 from medssl.errors import UserError
@@ -23,7 +22,7 @@ from medssl.networks.attention import TransformAttention
 from medssl.networks.balance import GradientBalance
 from medssl.networks.decoder import decoder_for
 from medssl.networks.heads import Projector, at_cells, at_places, mixed, pool
-from medssl.networks.momentum import FittedQueue, KeyQueue, frozen_copy, move_towards, sample_shuffle, teach
+from medssl.networks.momentum import FittedQueue, KeyQueue, frozen_copy, joined, move_towards, sample_shuffle, teach
 from medssl.networks.norms import evaluating, set_norm
 from medssl.networks.pyramid import Pyramid, build_encoder, check_patch
 from medssl.networks.weights import weights_from
@@ -280,7 +279,7 @@ class PCRL(Method):
         """θ_m ← m·θ_m + (1-m)·θ_o, then this step's keys join the queue."""
         move_towards(self.teacher, self._learners(), self._momentum)
         if self.noted:
-            self.queue.enqueue(*(distributed.gather(torch.cat(x)) for x in zip(*(p["keys"] for p in self.noted))))
+            self.queue.enqueue(*joined(part["keys"] for part in self.noted))
         if norms := [part["norms"] for part in self.noted if "norms" in part]:
             self.balance.observe(torch.stack(norms).norm(dim=0))  # of the whole batch's gradient
         self.noted = []

@@ -1,6 +1,7 @@
 """One decoder for every pyramid: from the coarsest map back to the resolution of the input."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from medssl.config import ModelConfig
 from medssl.networks.norms import NormName, evaluating, set_norm
 from medssl.networks.pyramid import Pyramid, in_safe_precision
+from medssl.networks.recompute import recomputed
 
 
 class Decoder(nn.Module):
@@ -22,6 +24,8 @@ class Decoder(nn.Module):
     the width while upsampling and has a 1-convolution (3D paper). ``head="sigmoid"`` bounds the output to (0, 1).
     ``channels`` of the result has the width of each level, coarse to fine.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -66,7 +70,8 @@ class Decoder(nn.Module):
         skips = list(maps[-2::-1]) if self.skips else []
         for i, block in enumerate(self.blocks):
             joined = (x, skips[i]) if i < len(skips) else (x,)
-            x = in_safe_precision(block, min(x.shape[2:]), *joined)
+            run = partial(in_safe_precision, block, min(x.shape[2:]))
+            x = recomputed(self, run, *joined) if self.recompute else run(*joined)
             yield x
 
     def finish(self, finest: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The momentum encoder and the queue of its keys."""
 
 import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -74,6 +75,11 @@ def teach(encoder: nn.Module, x: Tensor, shuffle: Tensor | None = None) -> list[
     maps = encoder(distributed.gather(x)[shuffle[own]])
     back = shuffle.argsort()[own]
     return [distributed.gather(level)[back] for level in maps]
+
+
+def joined(parts: Iterable[Sequence[Tensor]]) -> Iterator[Tensor]:
+    """Keys, items and patients of the ``parts`` of a step, one after the other, and those of all ranks."""
+    return (distributed.gather(torch.cat(pieces)) for pieces in zip(*parts, strict=True))
 
 
 class KeyQueue(nn.Module):

@@ -1,6 +1,7 @@
 """Encoders as pyramids: an image in, one feature map a level out, fine to coarse."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from medssl.config import ModelConfig
 from medssl.errors import UserError
+from medssl.networks.recompute import recomputed
 
 # name: "module:function", so that a name is checked without importing MONAI
 ENCODERS = {
@@ -33,6 +35,7 @@ class Pyramid(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     stem: tuple[str, ...]
+    recompute = False
 
     def levels(self) -> list[Callable[[Tensor], Tensor]]:
         """What computes each level from the one before it."""
@@ -52,7 +55,8 @@ class Pyramid(nn.Module):
         before = (1,) * self.dims
         for level, stride in zip(self.levels(), self.strides, strict=True):
             shortest = min(n * b // s for n, b, s in zip(x.shape[2:], before, stride, strict=True))
-            x = in_safe_precision(level, shortest, x)
+            run = partial(in_safe_precision, level, shortest)
+            x = recomputed(self, run, x) if self.recompute else run(x)
             hidden = None if keep is None or maps else ~keep.view(*keep.shape, *(1,) * self.dims)
             x = x if hidden is None else x.masked_fill(hidden, 0)
             out = self.shown(x)

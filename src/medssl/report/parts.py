@@ -11,7 +11,7 @@ from medssl.report import figures, formats, images
 from medssl.report.blocks import Block, Facts, Figure, Grid, Section
 
 # Keys of metrics.jsonl that are not terms of the objective.
-_BOOKKEEPING = {"step", "lr", "samples_per_s", "data_wait", "eta_s", "elapsed_s", "seconds", "total", "best"}
+_BOOKKEEPING = {"step", "lr", "samples_per_s", "data_wait", "eta_s", "elapsed_s", "seconds", "total", "best", "parts"}
 _WATCHED = {
     "effective_rank": "Effective rank of features",
     "feature_std": "Spread of features",

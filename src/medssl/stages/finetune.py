@@ -193,7 +193,7 @@ def training_batches(options: Finetune, setup: Setup, task: Task, start: int) ->
         steps=options.steps,
         seed=seed,
         start=start,
-        workers=loop.workers,
+        workers=loop.workers or 0,
         masks=True,
         foreground=options.foreground,
     )

@@ -12,11 +12,13 @@ from medssl.errors import UserError
 INF = math.inf
 MOST_TIMES = 8  # sides of a patch to sides of the median scan: images of 28 pixels may be trained on at 224
 LIMITS = {
+    "accumulate": (1, 65536),
     "batch": (1, 65536),  # more is a slip of the finger, and would be drawn sample by sample
     "betas": (0, 0.99999),  # at 1 nothing new would ever be learnt from
     "clip": (0, INF),
     "encoder_lr": (0, INF),
     "foreground": (0, 1),
+    "hours": (0.01, 10000),
     "log_every": (1, INF),
     "lr": (0, INF),
     "misregister_mm": (0, 100),

@@ -16,9 +16,10 @@ from medssl.config import to_table
 from medssl.contract import Batch, Method
 from medssl.data.store import Store
 from medssl.distributed import rank, world_size
-from medssl.engine import checkpoint, log, machine, memory, record
-from medssl.engine.fit import NonFinite, Step, fit
-from medssl.engine.optim import make_optimizer, warmup_cosine
+from medssl.engine import checkpoint, log, machine, record
+from medssl.engine.fit import NonFinite, Step
+from medssl.engine.networks import prepare
+from medssl.engine.optim import make_optimizer
 from medssl.engine.ranks import launched
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, problems_of, raise_all
@@ -33,10 +34,12 @@ from medssl.stages.export import CARD, write_embedding, write_encoder, write_sam
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
+from medssl.stages.pace import steps_of
 from medssl.stages.paired import Paired, Reader, paired_data, sampler, save_reader, watched
 from medssl.stages.pretrain_check import check_scans
 from medssl.stages.report import spared, write_run_report
 
+CHOSEN = ("pair_by", "sync_norm", "accumulate", "checkpoint_activations", "compile")  # recorded where given
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")
 PROBES = 10  # a run, unless told otherwise
 SETTLED = 100  # steps before an encoder is called collapsed
@@ -70,7 +73,7 @@ def _run(options: Pretrain, settings: Mapping[str, Any] | None, hardware: machin
             print(f"{options.out} is finished; choose another --out to train anew", file=sys.stderr)
             return options.out
         try:
-            job = _job(options, method_kind(config), store, rows, fabric, reader)
+            job = make_job(options, method_kind(config), store, rows, fabric, reader)
             _train(job)
         except NonFinite as error:
             error.where = options.out
@@ -108,6 +111,8 @@ class Job:
     monitor: Monitor
     pairs: Paired | None
     start: int = 0
+    parts: int = 1
+    """In how many parts a batch is taken; memory that runs out makes more of them."""
     untrained: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -140,12 +145,13 @@ def _hardware(options: Pretrain) -> machine.Machine:
     return machine.choose(loop.device, precision, loop.threads or before.get("threads", 0))
 
 
-def _job(
+def make_job(
     options: Pretrain, method: Method, store: Store, rows: list[int], fabric: Fabric, reader: Reader | None
 ) -> Job:
     """Everything in its place, and in the state of the last checkpoint."""
     config, optim = method.config, optim_of(options)
     check_scans(options, method, store, rows)
+    prepare(method, options.checkpoint_activations, options.compile)
     pairs = paired_data(method, store, rows, options.pair_by, reader, fabric.is_global_zero)
     if options.sync_norm:
         synchronise(method)
@@ -159,14 +165,14 @@ def _job(
     monitor = Monitor(
         store, watched(method, store, rows), options.probe_target, config.seed, config.size, options.loop.batch
     )
-    untrained = found.extra.get("untrained", {})
-    return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, found.step, untrained)
+    untrained, parts = found.extra.get("untrained", {}), found.extra.get("parts", options.accumulate or 1)
+    return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, found.step, parts, untrained)
 
 
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
     """run.toml: everything the result depends on; no paths and no ids."""
     patients = store.items["patient"][rows].n_unique()
-    given = {name: value for name in ("pair_by", "sync_norm") if (value := getattr(options, name))}
+    given = {name: value for name in CHOSEN if (value := getattr(options, name))}
     return {
         "verb": "pretrain",
         "method": options.method,
@@ -192,7 +198,7 @@ def _train(job: Job) -> None:
     done = saved = job.start
     with Stop() as stop, diary:
         _begin(job, diary)
-        for step in _steps(job, stop):
+        for step in steps_of(job, stop, diary):
             done = step.step
             diary.count(step)
             if step.logged:
@@ -242,6 +248,7 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
     turn = step.step // every > max(0, step.step - job.options.loop.log_every) // every
     measures: Any = getattr(job.method, "measures", None)
     found: dict[str, float] = {} if measures is None else measures(step.step / job.options.steps)
+    found |= {"parts": step.parts} if step.parts > 1 else {}
     with diary.clock.paused():
         if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
             found |= job.monitor(job.encoder, job.fabric.device)
@@ -252,35 +259,9 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
 
 
 def _save(job: Job, step: int) -> int:
-    extra = {"untrained": job.untrained}
+    extra = {"untrained": job.untrained, "parts": job.parts}
     checkpoint.save(job.options.out, job.method, job.optimizer, job.fabric, step, extra)
     return step
-
-
-def _steps(job: Job, stop: Stop) -> Iterator[Step]:
-    """``fit``; memory that runs out becomes advice, and loader processes that Ctrl-C ended become a stop."""
-    options, optim = job.options, optim_of(job.options)
-    schedule = partial(warmup_cosine, peak=optim.lr, warmup=optim.warmup)
-    try:
-        yield from fit(
-            job.method, job.batches(job.start, options.loop.workers), job.optimizer, job.fabric,
-            steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=optim.clip,
-            log_every=options.loop.log_every,
-        )  # fmt: skip
-    except Exception as error:
-        if stop.requested and isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            return
-        if not memory.exhausted(error):
-            raise
-        ran_out = True
-    else:
-        ran_out = False
-    if ran_out:  # outside the handler: the traceback that it keeps would hold the failed step's memory
-        memory.release()
-        config, ranks = job.method.config, world_size()
-        least = -(-check_batch(job.method, job.store, job.rows, options.loop.batch, options.sync_norm) // ranks)
-        shape = config.channels, options.loop.batch // ranks, config.size
-        raise memory.advice(job.method, job.fabric, *shape, least=least, ranks=ranks)
 
 
 def _finish(job: Job) -> None:

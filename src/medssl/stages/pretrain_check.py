@@ -6,6 +6,8 @@ import torch
 
 from medssl.contract import Method
 from medssl.data.store import Store
+from medssl.distributed import world_size
+from medssl.engine.parts import Parts
 from medssl.errors import UserError, raise_all
 from medssl.stages.options.train import Pretrain
 from medssl.stages.paired import check_batch
@@ -17,6 +19,7 @@ def check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]
     if options.sync_norm:
         raise_all(_not_in_step(method, getattr(method.config, "batch_groups", 1)))
     check_batch(method, store, rows, options.loop.batch, options.sync_norm)
+    Parts(method, options.loop.batch // world_size(), options.accumulate or 1).check()
 
 
 def _not_in_step(method: Method, groups: int) -> Iterator[UserError]:

@@ -19,6 +19,7 @@ from medssl.stages.recipe import Arm, Recipe
 NAME = "study.toml"
 # Where or how fast something runs, and what is told from finished runs: other values make no other study.
 _FREE = FREE | {"jobs", "cluster", "device", "margin", "data", "out", "init", "threads", "precision"}
+_FREE |= {"checkpoint_activations", "compile"}
 
 
 def settle(recipe: Recipe, store: Store) -> None:

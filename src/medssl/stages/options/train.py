@@ -36,8 +36,8 @@ class LoopOptions:
 
     batch: int = 16
     """Samples a step; pretrain: 0 chooses from the number of scans."""
-    workers: int = 2
-    """Loader processes; the result does not depend on their number."""
+    workers: int | None = None
+    """Loader processes, by default as many as the first steps show to be needed; the result does not depend on it."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     save_every_steps: int = 0
@@ -91,9 +91,34 @@ class Pretrain:
     """Also write TensorBoard events."""
     explain: bool = False
     """Say what the run would be, and why each number was chosen; train nothing."""
+    accumulate: int | None = None
+    """Parts that the batch of a step is taken in, for less memory: their gradients add up to the same, but batch norm
+    averages over a part. By default one, and more when memory runs out."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, the same gradients."""
+    compile: bool = False
+    """Compile encoder and decoder with torch.compile; needs a C++ compiler on a CPU."""
+    cache: Literal["auto", "on", "off"] = "auto"
+    """Hold the training scans in memory, unpacked. auto: where the first steps wait for data and they fit."""
+    preflight: bool = True
+    """After the first steps say how long the run takes, what bounds it and what would help."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     optim: tyro.conf.OmitArgPrefixes[MethodOptim] = field(default_factory=MethodOptim)
     loop: tyro.conf.OmitArgPrefixes[LoopOptions] = field(default_factory=lambda: LoopOptions(batch=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight(Pretrain):
+    """Measure for at most two minutes what a pre-training would cost, and name better options. Nothing is written."""
+
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Folder that `medssl prepare` filled."""
+    method: Annotated[str, tyro.conf.arg(metavar="METHOD", help=f"Method: {', '.join(METHODS)}.")]
+    """Method of pre-training, by its name in METHODS."""
+    out: Annotated[Path, tyro.conf.Suppress] = Path("RUN")
+    """Of no use here."""
+    hours: float | None = None
+    """Time there is: tells how many steps fit into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
