@@ -123,6 +123,7 @@ def test_more_parts_than_there_can_be_are_refused(tiny):
     with pytest.raises(UserError, match=r"--accumulate 3 .* batch norm averages over 2 samples or more: give 2 or"):
         Parts(tiny(), 4, 3).check()
     Parts(tiny(), 4, 2).check()
+    assert Parts(tiny(), 4, 8).count == 2  # a run resumed on more ranks
 
 
 def test_parts_under_bf16(tiny):

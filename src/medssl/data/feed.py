@@ -57,21 +57,19 @@ class Feed:
         share: int = 1,
         tell: Callable[["Feed"], object] = lambda feed: None,
         wait: Callable[[], object] = lambda: None,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         self.batches, self.at, self.steps, self.store, self.rows = batches, start, steps, store, rows
         self.workers, self.cache, self.share, self.tell, self.wait = workers, cache, share, tell, wait
-        self.patience_s = patience_s
         self.pace: Pace | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         if self.cache == "on":
             self._hold()
         if self.workers is None:
-            yield from self.timed()
+            yield from self._timed()
             if self._cache_pays():
                 self._hold()
-                yield from self.timed()
+                yield from self._timed()
             self.workers = 0 if self.pace is None else workers_for(self.pace, self.steps - self.at, cores(self.share))
         source = self.batches(self.at, self.workers)
         first = next(source, None)  # loader processes have started once it is here
@@ -85,13 +83,13 @@ class Feed:
         """Whether the scans lie in memory."""
         return self.store.resident is not None
 
-    def timed(self, count: int = WARM + TIMED) -> Iterator[Batch]:
-        """At most ``count`` batches made in this process; sets ``pace``."""
+    def _timed(self) -> Iterator[Batch]:
+        """A few batches made in this process; sets ``pace``."""
         loads: list[float] = []
         steps: list[float] = []
         began = time.perf_counter()
         source = self.batches(self.at, 0)
-        for k in range(min(count, self.steps - self.at)):
+        for k in range(min(WARM + TIMED, self.steps - self.at)):
             asked = time.perf_counter()
             batch = next(source)
             made = time.perf_counter()
@@ -102,7 +100,7 @@ class Feed:
                 loads.append(made - asked)
                 steps.append(time.perf_counter() - made)
                 self.pace = Pace(median(loads), median(steps))
-                if time.perf_counter() - began > self.patience_s:
+                if time.perf_counter() - began > PATIENCE_S:
                     return
 
     def _cache_pays(self) -> bool:

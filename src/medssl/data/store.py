@@ -15,6 +15,7 @@ import numpy as np
 from medssl.data import arrays
 from medssl.data.grid import Grid
 from medssl.data.plan import Plan
+from medssl.data.remote import remote
 from medssl.errors import UserError
 from medssl.files import read_json
 from medssl.volume import Volume
@@ -40,7 +41,8 @@ class Store:
     """
 
     def __init__(self, data: Path) -> None:
-        self.data = Path(data)
+        self.remote = remote(data)
+        self.data = Path(data) if self.remote is None else self.remote.tables()
         if not (self.data / "prepared.parquet").is_file():
             raise UserError("nothing prepared here", self.data, f"run `medssl prepare {data}` first")
         self.plan = Plan.read(self.data / "plan.toml")
@@ -51,6 +53,7 @@ class Store:
             raise UserError("plan.toml is not what the scans were prepared by", self.data, "run `medssl prepare` again")
         # Flat arrays, so that workers hold no Python object an item and pickling costs nothing.
         self.names = np.array(frame["item"].to_list(), "S")
+        self.stamps = np.array(frame["stamp"].to_list(), "S")
         self.shapes = np.array(frame["shape"].to_list(), np.int32)
         self.gain = frame["gain"].to_numpy().astype(np.float32)
         self.bias = frame["bias"].to_numpy().astype(np.float32)
@@ -192,6 +195,8 @@ class Store:
         if name in self._open:
             self._open.move_to_end(name)
             return self._open[name]
+        if self.remote is not None:
+            self.remote.array(name, self.stamps[self.row(name.removesuffix(".mask"))].decode())
         with self._whole(name):
             array = arrays.load(self.data / "store" / name)
         if array is None:

@@ -27,11 +27,11 @@ class Parts:
     def __init__(
         self, method: Method, batch: int, count: int = 1, tell: Callable[[str], object] = lambda sentence: None
     ) -> None:
-        self.method, self.batch, self.count, self.tell = method, batch, 1, tell
+        self.method, self.batch, self.asked, self.count, self.tell = method, batch, count, 1, tell
         if method.coupled and method.chunk:
             self.count = math.ceil(batch / method.chunk)
-        if count > self.count:
-            self._take(count)
+        if min(count, self.most) > self.count:  # a run that goes on with more ranks has fewer samples on each
+            self._take(min(count, self.most))
 
     @property
     def obstacle(self) -> str:
@@ -51,15 +51,15 @@ class Parts:
 
     def check(self) -> None:
         """Refuse a number of parts that a person asked for and the method cannot take."""
-        if self.count == 1:
+        if self.asked == 1:
             return
         if self.obstacle:
             fix = "leave it out and give a smaller --batch, or choose moco, whose negatives wait in a queue"
-            raise UserError(f"--accumulate {self.count} would change what is learnt, since {self.obstacle}", fix=fix)
-        if self.count > self.most:
+            raise UserError(f"--accumulate {self.asked} would change what is learnt, since {self.obstacle}", fix=fix)
+        if self.asked > self.most:
             least = least_samples(self.method)
             why = f", and batch norm averages over {least} samples or more" if least > 1 else ""
-            what = f"--accumulate {self.count} for {self.batch} samples{why}"
+            what = f"--accumulate {self.asked} for {self.batch} samples{why}"
             raise UserError(what, fix=f"give {self.most} or less, or a larger --batch")
 
     def run(self, step: Callable[[list[slice]], T]) -> T:

@@ -1,26 +1,24 @@
 """medssl preflight: what a pre-training costs here, measured in two minutes at most, and what would make it cheaper."""
 
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from medssl.data.feed import STALL, TIMED, WARM, Feed, Pace, cores, workers_for
+from medssl.data.feed import STALL, TIMED, WARM, Pace, cores, workers_for
 from medssl.data.resident import Resident, room_bytes
 from medssl.data.store import Store
 from medssl.distributed import world_size
 from medssl.engine import machine, memory
 from medssl.engine.fit import fit
 from medssl.engine.log import clock
-from medssl.engine.parts import Parts
+from medssl.engine.parts import Parts, exhausted, release
 from medssl.errors import UserError
 from medssl.stages import pretrain
 from medssl.stages.configure import method_config
@@ -28,8 +26,9 @@ from medssl.stages.options.train import Preflight
 from medssl.stages.pace import bound, finished, remedies, seconds
 
 BUDGET_S = 100.0  # for all measurements; one that has begun is finished
-STEPS = WARM + TIMED + 1  # of a measurement
-PATIENCE_S = 20.0  # for one, where steps are slow
+STEPS = WARM + TIMED  # of a measurement
+PATIENCE_S = 20.0  # for one, where steps are slow; then two steps are enough
+SLOW_S = 50.0  # and beyond this one
 MOST_HELD = 4 * 2**30  # bytes; a larger set is not put in memory for the sake of a measurement
 GAIN = 1.1  # ratio from which on another batch is worth a word
 
@@ -77,12 +76,12 @@ def run(options: Preflight, settings: Mapping[str, Any] | None = None) -> list[W
         pretrain.check(options, settings)
         store = Store(options.data)
         chosen = machine.choose(options.loop.device, options.loop.precision, options.loop.threads)
-        first = _measure(f"precision {chosen.precision}", options, settings, store)
+        first = _measure(f"precision {chosen.precision}", options, settings, store, hold=True)
         ways = [first]
         for name, other in _others(first, chosen):
             ahead_s = 2 * STEPS * first.step_s * other.loop.batch / options.loop.batch
             if time.perf_counter() - began + ahead_s < BUDGET_S:
-                with suppress(UserError):  # a method need not be able to do it otherwise
+                with suppress(UserError):  # otherwise it need not be possible, or fit into memory
                     ways.append(_measure(name, other, settings, store))
         best = min((way for way in ways if way.options.loop.batch == options.loop.batch and way.size == first.size),
                key=lambda way: way.step_s)  # fmt: skip
@@ -103,8 +102,10 @@ def _others(first: Way, chosen: machine.Machine) -> Iterator[tuple[str, Prefligh
     yield f"patch {_sides(half)}", replace(options, model=replace(model, patch=half))
 
 
-def _measure(name: str, options: Preflight, settings: Mapping[str, Any] | None, store: Store) -> Way:
-    """A few steps of a training that is thrown away."""
+def _measure(
+    name: str, options: Preflight, settings: Mapping[str, Any] | None, store: Store, hold: bool = False
+) -> Way:
+    """A few steps of a training that is thrown away; with ``hold`` also batches of scans that lie in memory."""
     loop = options.loop
     options = replace(options, steps=max(options.steps, STEPS))
     hardware = machine.choose(loop.device, loop.precision, loop.threads)
@@ -114,19 +115,35 @@ def _measure(name: str, options: Preflight, settings: Mapping[str, Any] | None, 
     rows = pretrain.training_rows(store, options.transductive)
     kind, config, reader = method_config(options, settings, store, rows)
     job = pretrain.make_job(options, kind(config), store, rows, fabric, reader)
-    feed = Feed(job.batches, 0, options.steps, store, rows, wait=partial(finished, fabric.device), patience_s=math.inf)
     parts = Parts(job.method, loop.batch, job.parts, print)
-    began = time.perf_counter()
-    lr = options.optim.lr
-    for _ in fit(
-        job.method, feed.timed(STEPS), job.optimizer, fabric,
+    try:
+        pace = _pace(job, parts)
+    except Exception as error:
+        if not exhausted(error):
+            raise
+        pace = None
+    if pace is None:  # outside the handler: the traceback that it keeps would hold the failed step's memory
+        release()
+        raise memory.advice(job.method, fabric, config.channels, loop.batch, config.size, parts.obstacle)
+    peak, held_s = memory.peak_bytes(fabric.device), _held_s(job) if hold else None
+    return Way(name, options, tuple(config.size), pace, parts.count, peak, held_s, hardware.precision)
+
+
+def _pace(job: pretrain.Job, parts: Parts) -> Pace:
+    times, began = [], time.perf_counter()
+    before, lr = began, job.options.optim.lr
+    for step in fit(
+        job.method, job.batches(0, workers=0), job.optimizer, job.fabric,
         steps=STEPS, lr=lambda progress: lr, parts=parts, log_every=STEPS,
     ):  # fmt: skip
-        if feed.pace is not None and time.perf_counter() - began > PATIENCE_S:
+        finished(job.fabric.device)
+        now = time.perf_counter()
+        times.append((step.data_wait_s, now - before - step.data_wait_s))
+        before = now
+        if now - began > (PATIENCE_S if len(times) > 1 else SLOW_S):
             break
-    assert feed.pace is not None
-    peak = memory.peak_bytes(fabric.device)
-    return Way(name, options, tuple(config.size), feed.pace, parts.count, peak, _held_s(job), hardware.precision)
+    load, taken = zip(*(times[WARM:] or times[-1:]), strict=True)
+    return Pace(median(load), median(taken))
 
 
 def _held_s(job: pretrain.Job) -> float | None:
@@ -181,7 +198,7 @@ def _advice(ways: Sequence[Way], first: Way, options: Preflight) -> list[str]:
 
 def _other_runs(ways: Sequence[Way], best: Way) -> Iterator[str]:
     for way in ways:
-        if way.options.loop.batch != best.options.loop.batch and way.rate > GAIN * best.rate:
+        if way.options.loop.batch != best.options.loop.batch and way.parts == 1 and way.rate > GAIN * best.rate:
             yield f"--batch {way.options.loop.batch} sees {way.rate / best.rate:.1f} × as many samples a second"
         if way.size != best.size and way.step_s < best.step_s:
             sides = " ".join(map(str, way.size))

@@ -30,6 +30,8 @@ def run(options: Preview) -> Path:
     if options.out is not None and options.out.is_dir():
         raise UserError("--out is a folder", options.out, "name a picture in it")
     store = Store(options.data)
+    if store.remote is not None and options.out is None:
+        raise UserError("the data are on another machine", "--out", "name the picture to write")
     rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
     model = ModelOptions(seed=options.seed)
     # Of no effect on a view, but a queue or a momentum is fitted to some number of steps.
