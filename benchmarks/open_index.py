@@ -1,6 +1,8 @@
 """Milliseconds to open an index of 100 000 scans, and a store of as many; the least of 5. One JSON line a metric.
 
 python benchmarks/open_index.py [--rows 100000]
+
+Beside the time that passes stands the processors' own (``cpu_ms``), which other work on the machine does not lengthen.
 """
 
 import argparse
@@ -31,9 +33,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         write(data, count)
-        best = least(lambda: load_index(data))
-        tell("open_index_ms", best, goal=GOAL_MS, met=best < GOAL_MS, rows=count)
-        tell("open_store_ms", least(lambda: Store(data)), rows=count)
+        best, cpu_ms = least(lambda: load_index(data))
+        tell("open_index_ms", best, cpu_ms=cpu_ms, goal=GOAL_MS, met=best < GOAL_MS, rows=count)
+        best, cpu_ms = least(lambda: Store(data))
+        tell("open_store_ms", best, cpu_ms=cpu_ms, rows=count)
 
 
 def write(data: Path, count: int) -> None:
@@ -56,14 +59,14 @@ def write(data: Path, count: int) -> None:
     write_index(data, rows, [], {"scans": str(data)})
 
 
-def least(action: Callable[[], object]) -> float:
-    """Milliseconds of the quickest of five calls."""
+def least(action: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds that the quickest of five calls took, and the least of the processors' time."""
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         action()
-        times.append(1000 * (time.perf_counter() - began))
-    return min(times)
+        times.append((1000 * (time.perf_counter() - began), round(1000 * (time.process_time() - began_cpu), 2)))
+    return min(t for t, _ in times), min(t for _, t in times)
 
 
 def tell(metric: str, value: float, **more: object) -> None:

@@ -13,7 +13,7 @@ from medssl.methods.pcrl import PCRL
 from medssl.stages import pretrain
 from medssl.stages.options.train import LoopOptions, Pretrain
 
-CHANGING = ("samples_per_s", "data_wait")  # what the clock says
+CHANGING = ("samples_per_s", "data_wait", "elapsed_s")  # what the clock says
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_batch_goes_in_parts_said_aloud_recorded_and_kept(options, tmp_path,
 def test_where_the_batch_must_stay_whole_the_advice_says_why(options, monkeypatch):
     Hungry(monkeypatch)
     with pytest.raises(
-        UserError, match=r"--batch 4 and --patch 32×32, which is not taken in parts, since it mixes .*: --b"
+        UserError, match=r"--batch 4 and --patch 32×32, which is not taken in parts, since it compares or mixes .*: --b"
     ):
         pretrain.run(options, {"mix": True})
     assert not record.finished(options.out)
@@ -86,7 +86,10 @@ def test_where_parts_can_be_no_smaller_the_advice_names_another_patch(options, m
 
 
 def test_parts_that_cannot_be_are_refused_before_anything_is_trained(options, monkeypatch):
-    for settings, said in ((None, "--accumulate 4 for 4 samples, and batch norm"), ({"mix": True}, "since it mixes")):
+    for settings, said in (
+        (None, "--accumulate 4 for 4 samples, and batch norm"),
+        ({"mix": True}, "since it compares or mixes"),
+    ):
         with pytest.raises(UserError, match=said):
             pretrain.run(replace(options, accumulate=4), settings)
     with pytest.raises(UserError, match="--accumulate is 0: give 1"):

@@ -28,6 +28,7 @@ class Parts:
         self, method: Method, batch: int, count: int = 1, tell: Callable[[str], object] = lambda sentence: None
     ) -> None:
         self.method, self.batch, self.asked, self.count, self.tell = method, batch, count, 1, tell
+        self._statistics = _statistics(method)
         if method.coupled and method.chunk:
             self.count = math.ceil(batch / method.chunk)
         if min(count, self.most) > self.count:  # a run that goes on with more ranks has fewer samples on each
@@ -68,7 +69,7 @@ class Parts:
         What is left of a failed attempt is undone. Several ranks would have to agree: there the error is passed on.
         """
         while True:
-            kept = _statistics(self.method)
+            kept = [torch._foreach_add(group, 0) for group in self._statistics]
             try:
                 return step(self.rows())
             except Exception as error:
@@ -78,8 +79,8 @@ class Parts:
             self.method.zero_grad(set_to_none=True)
             self.method.noted = []
             release()
-            for buffer, before in kept:
-                buffer.copy_(before)
+            for group, before in zip(self._statistics, kept, strict=True):
+                torch._foreach_copy_(group, before)
             self._take(min(2 * self.count, self.most))
             self.tell(self.sentence())
 
@@ -126,7 +127,10 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def _statistics(module: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Running statistics, which a forward pass moves, each with a copy."""
-    norms = (m for m in module.modules() if isinstance(m, _BatchNorm))
-    return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+def _statistics(module: nn.Module) -> list[list[torch.Tensor]]:
+    """Running statistics, which a forward pass moves; a list for each type of number, to be copied at a stroke."""
+    groups: dict[torch.dtype, list[torch.Tensor]] = {}
+    for norm in module.modules():
+        for buffer in norm.buffers(recurse=False) if isinstance(norm, _BatchNorm) else ():
+            groups.setdefault(buffer.dtype, []).append(buffer)
+    return list(groups.values())

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,6 +22,7 @@ from medssl.engine.parts import Parts, exhausted, release
 from medssl.errors import UserError
 from medssl.stages import pretrain
 from medssl.stages.configure import method_config
+from medssl.stages.defaults import settled
 from medssl.stages.options.train import Preflight
 from medssl.stages.pace import bound, finished, remedies, seconds
 
@@ -76,6 +77,8 @@ def run(options: Preflight, settings: Mapping[str, Any] | None = None) -> list[W
         pretrain.check(options, settings)
         store = Store(options.data)
         chosen = machine.choose(options.loop.device, options.loop.precision, options.loop.threads)
+        rows = pretrain.training_rows(store, options.transductive)
+        options = cast(Preflight, settled(options, store, rows, chosen)[0])
         first = _measure(f"precision {chosen.precision}", options, settings, store, hold=True)
         ways = [first]
         for name, other in _others(first, chosen):

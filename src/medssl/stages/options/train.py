@@ -117,6 +117,8 @@ class Preflight(Pretrain):
     """Method of pre-training, by its name in METHODS."""
     out: Annotated[Path, tyro.conf.Suppress] = Path("RUN")
     """Of no use here."""
+    explain: Annotated[bool, tyro.conf.Suppress] = False
+    """Of no use here."""
     hours: float | None = None
     """Time there is: tells how many steps fit into it."""
 
