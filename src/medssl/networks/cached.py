@@ -48,8 +48,8 @@ class Cached:
 
     def gradients(self) -> dict[Any, Tensor]:
         """What the maps have collected so far, by level, as of ``Shared``."""
-        if self._whole is not None:
-            return self._whole.gradients()
+        if self.whole is not None:
+            return self.whole.gradients()
         return {level: leaf.grad for level, leaf in zip(self._keep, self.maps, strict=True) if leaf.grad is not None}
 
     def again(self) -> Iterator[tuple[slice, Shared]]:

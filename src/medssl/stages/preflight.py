@@ -21,10 +21,10 @@ from medssl.engine.log import clock
 from medssl.engine.parts import Parts, exhausted, release
 from medssl.errors import UserError
 from medssl.stages import pretrain
-from medssl.stages.configure import method_config
+from medssl.stages.configure import method_config, optim_of
 from medssl.stages.defaults import settled
 from medssl.stages.options.train import Preflight
-from medssl.stages.pace import bound, finished, remedies, seconds
+from medssl.stages.pace import advice, bound, finished, remedies, seconds
 
 BUDGET_S = 100.0  # for all measurements; one that has begun is finished
 STEPS = WARM + TIMED  # of a measurement
@@ -127,14 +127,14 @@ def _measure(
         pace = None
     if pace is None:  # outside the handler: the traceback that it keeps would hold the failed step's memory
         release()
-        raise memory.advice(job.method, fabric, config.channels, loop.batch, config.size, parts.obstacle)
+        raise advice(job, parts)
     peak, held_s = memory.peak_bytes(fabric.device), _held_s(job) if hold else None
     return Way(name, options, tuple(config.size), pace, parts.count, peak, held_s, hardware.precision)
 
 
 def _pace(job: pretrain.Job, parts: Parts) -> Pace:
     times, began = [], time.perf_counter()
-    before, lr = began, job.options.optim.lr
+    before, lr = began, optim_of(job.options).lr
     for step in fit(
         job.method, job.batches(0, workers=0), job.optimizer, job.fabric,
         steps=STEPS, lr=lambda progress: lr, parts=parts, log_every=STEPS,
