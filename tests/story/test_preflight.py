@@ -32,7 +32,8 @@ def test_it_measures_and_advises_and_leaves_nothing_behind(data, tmp_path, monke
     assert "patch 16×16" in names
     best = found[0]
     assert best.options.loop.batch == 4 and best.size == (32, 32) and best.parts == 1
-    assert best.pace.step_s > 0 and best.pace.load_s > 0 and best.held_s > 0
+    assert best.pace.step_s > 0 and best.pace.load_s > 0
+    assert any(way.held_s for way in found)  # of the first way only: the scans are the same
     steps = int(2 * 3600 / best.step_s)
     assert f"add: --steps {steps} --precision {best.precision} --workers {best.workers}" in said
     assert re.search(rf"{best.name} .* {steps}\n", said)

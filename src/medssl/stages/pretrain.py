@@ -91,7 +91,11 @@ def check(options: Pretrain, settings: Mapping[str, Any] | None = None) -> None:
 def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
-    options, _ = settled(options, store, rows, _hardware(options))
+    try:
+        hardware = _hardware(options)
+    except UserError:  # told of beside this; the method can be wrong as well
+        hardware = machine.choose("cpu", "32")
+    options, _ = settled(options, store, rows, hardware)
     method, config, _ = method_config(options, settings, store, rows)
     built = method(config)
     check_scans(options, built, store, rows)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from medssl.data.store import Store
 from medssl.engine import machine
+from medssl.errors import UserError
 from medssl.stages.defaults import settled
 from medssl.stages.pretrain import training_rows
 from medssl.stages.recipe import Recipe
@@ -11,8 +12,10 @@ from medssl.stages.recipe import Recipe
 
 def answered(recipe: Recipe, store: Store) -> Recipe:
     """Steps, batch and width of every arm; scratch has the width of the others."""
-    rows = training_rows(store, recipe.transductive)
-    hardware = machine.choose(recipe.device, "32")
+    try:
+        rows, hardware = training_rows(store, recipe.transductive), machine.choose(recipe.device, "32")
+    except UserError:
+        return recipe  # the check that follows tells of it, with all else that is wrong
     arms = []
     for arm in recipe.arms:
         if arm.options is not None:
