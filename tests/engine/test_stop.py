@@ -19,7 +19,15 @@ def test_a_signal_asks_for_a_stop_and_interrupts_nothing(number):
         assert stop.requested
 
 
-def test_a_second_ctrl_c_interrupts_at_once():
+@pytest.fixture
+def python_interrupts():
+    """SIGINT as Python starts with it; a test run in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_interrupts_at_once(python_interrupts):
     with pytest.raises(KeyboardInterrupt), Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         while not stop.requested:  # two of the same signal that wait together are one
