@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.held import Held
 from benchmarks.measure import Run
 from medssl.contract import Batch, Shared, Term, backpropagate, one_graph
+from medssl.engine.fit import autocast_each
 from medssl.methods.pcrl import PCRL
 from medssl.rng import Rng
 
@@ -86,13 +87,8 @@ class Case:
         return held.most
 
     def _items(self) -> Iterator[Term | Shared]:
-        items = self.model.losses(self.views, 0.0)
-        while True:
-            with self.precision():
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
+        self.model.noted = []  # passes without an update would pile their keys up
+        return autocast_each(self.model.losses(self.views, 0.0), self.precision)
 
 
 def flops(run: Run, only: str = "") -> int:

@@ -1,7 +1,6 @@
 """Where results are kept, and the page of the documentation that is made from them."""
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Metric
+from medssl.data.jobs import cores
 from medssl.files import write_text
 
 FOLDER = Path(__file__).parent / "results"
@@ -101,4 +101,4 @@ def _hardware() -> str:
     cpu = Path("/proc/cpuinfo")
     if cpu.exists() and (said := re.search(r"model name\s*:\s*(.+)", cpu.read_text())):
         model = said[1]
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+    return f"{model}, {cores()} cores"

@@ -4,7 +4,6 @@ The clock's time, for once: what is asked is whether the loader's processes keep
 """
 
 import contextlib
-import os
 import sys
 import tempfile
 import time
@@ -18,12 +17,13 @@ from benchmarks.case import Case
 from benchmarks.measure import Metric, of_ratios, seconds
 from benchmarks.step import cases
 from medssl.contract import Batch
+from medssl.data.jobs import cores
 from medssl.data.sample import batches
 from medssl.data.store import Store
 from medssl.stages import index, phantom, prepare
 from medssl.stages.options.data import Index, Phantom, Prepare
 
-WORKERS = min(4, max(1, len(os.sched_getaffinity(0)) - 1))
+WORKERS = min(4, max(1, cores() - 1))
 BATCHES = 16
 
 

@@ -113,7 +113,7 @@ def test_autocast_is_left_before_each_item(tiny):
     method = tiny()
     items = method.losses(method.views(next(tiny_batches()), Rng(0, 0)), 0.0)
     kinds = []
-    for item in autocast_each(items, fabric):
+    for item in autocast_each(items, fabric.autocast):
         assert not torch.is_autocast_enabled("cpu")
         kinds.append(type(item))
         if isinstance(item, Term):

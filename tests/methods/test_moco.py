@@ -131,15 +131,6 @@ def test_defaults_follow_the_data_and_the_run():
     assert (kept.queue, kept.momentum) == (7, 0.5)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_both_views_are_shown_in_the_report(dims):
-    model = make(dims)
-    views = views_of(model)
-    found = model.rebuild_samples(views)
-    assert found == {"view": views["x1"], "other": views["x2"]}
-    assert found["other"].shape == (4, 1, *(16,) * dims)
-
-
 @pytest.mark.parametrize(
     "options", [{"temperature": 0.0}, {"momentum": 1.0}, {"queue": 0}, {"batch_groups": 0}, {"embed_dim": 0}]
 )

@@ -125,15 +125,6 @@ def test_both_views_go_through_the_encoder_once():
     assert passes == [8]
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_both_views_are_shown_in_the_report(dims):
-    model = make(dims)
-    views = views_of(model)
-    found = model.rebuild_samples(views)
-    assert found == {"view": views["x1"], "other": views["x2"]}
-    assert found["other"].shape == (4, 1, *(16,) * dims)
-
-
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"embed_dim": 0}])
 def test_wrong_options_are_told(options):
     with pytest.raises(UserError, match=f"{next(iter(options))} is 0"):

@@ -8,7 +8,6 @@ import pytest
 from medssl.cli import main
 from medssl.data.store import Store
 from medssl.engine import record
-from medssl.engine.machine import Machine
 from medssl.stages import defaults
 from medssl.stages.options.study import Study
 from medssl.stages.options.train import LoopOptions, ModelOptions, Pretrain
@@ -25,9 +24,9 @@ class Scans:
         self.dims = dims
 
 
-def settled(images: int, dims: int = 2, device: str = "cpu", out: Path = Path("nowhere"), **options):
+def settled(images: int, dims: int = 2, out: Path = Path("nowhere"), **options):
     job = Pretrain(**{"method": "pcrl", "data": Path(), "out": out, **options})
-    return defaults.settled(job, Scans(dims), range(images), Machine(device, "32", 1))
+    return defaults.settled(job, Scans(dims), range(images))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +65,9 @@ def test_a_run_keeps_what_was_chosen_when_it_began(monkeypatch):
     options, choices = settled(500)
     assert (options.steps, options.loop.batch, options.model.width) == (11, 5, 64)
     assert {choice.why for choice in choices} == {"chosen when the run began"}
+    del before["model"]["width"]  # begun on a large GPU: TOML leaves None out
+    options, choices = settled(500)
+    assert options.model.width is None and {choice.why for choice in choices} == {"chosen when the run began"}
 
 
 def test_explain_says_every_reason_and_trains_nothing(tmp_path, capsys):

@@ -14,6 +14,7 @@ from medssl.stages import study_keys
 from medssl.stages.options.study import Study
 from medssl.stages.options.train import Finetune, MethodOptim, Pretrain
 from medssl.stages.recipe import read_recipe
+from medssl.stages.study_defaults import answered
 from medssl.stages.study_keys import planned
 from medssl.stages.study_record import flat
 from medssl.tasks.classify import ClassifyConfig
@@ -44,7 +45,8 @@ def parts(data, contents, tmp_path):
         }
         write_toml(tmp_path / "r.toml", tables)
         base = Study(data=data, out=tmp_path / "s", config=tmp_path / "r.toml", target="size", width=8, seeds=1)
-        plan = planned(read_recipe(replace(base, **{"n_labels": (4,)} | changes)), contents)
+        recipe = read_recipe(replace(base, **{"n_labels": (4,)} | changes))
+        plan = planned(answered(recipe, contents.store), contents)
         return {one.run.arm.name: one.key.split("-") for one in plan}
 
     return made
@@ -90,7 +92,7 @@ def test_what_is_left_open_enters_as_it_is_answered(parts):
 
 def test_seeds_differ_by_their_patients(data, contents, tmp_path):
     recipe = read_recipe(Study(data=data, out=tmp_path, target="size", width=8, seeds=3, n_labels=(4, 6)))
-    plan = planned(recipe, contents)
+    plan = planned(answered(recipe, contents.store), contents)
     assert len({one.key for one in plan}) == len(plan) == 12
 
 

@@ -4,7 +4,6 @@ Cache and loader processes change nothing that is drawn (see ``sample``), so the
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from medssl.contract import Batch
+from medssl.data.jobs import cores
 from medssl.data.resident import Resident, room_bytes
 from medssl.data.store import Store
 from medssl.errors import UserError
@@ -22,6 +22,7 @@ PATIENCE_S = 20.0  # of timing, where steps are slow
 STALL = 0.02  # share of the time that may be spent waiting for data
 START_S = 5.0  # what loader processes cost to start
 MOST = 8  # loader processes
+READ_BYTES_PER_S = 5e8  # of whole prepared scans, unpacked: a cautious guess
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,9 @@ class Feed:
         self.store.resident = Resident(self.store, self.rows)
 
 
-READ_BYTES_PER_S = 5e8  # of whole prepared scans, unpacked: a cautious guess
-
-
 def workers_for(pace: Pace, steps_left: int, cores: int) -> int:
     """Loader processes: enough to hide loading behind the step, none where that is not worth their start."""
     if pace.stall <= STALL or cores < 2 or steps_left * pace.load_s < 3 * START_S:
         return 0
     wanted = math.ceil(1.5 * pace.load_s / max(pace.step_s, 1e-9))
     return max(1, min(wanted, cores - 1, MOST))
-
-
-def cores(share: int = 1) -> int:
-    """Cores that this process may use, where ``share`` processes share the machine."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, own // share)

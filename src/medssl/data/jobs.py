@@ -24,7 +24,7 @@ def each(
 
     A job that takes its process down (a crash in a C library, the memory killer) is found out and named.
     """
-    workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    workers = min(workers or cores(), len(jobs))
     if cluster is not None:
         yield from _on_cluster(function, jobs, cluster)
     elif workers <= 1:
@@ -33,6 +33,12 @@ def each(
             yield position, _attempt(function, job)
     else:
         yield from _on_processes(function, jobs, workers)
+
+
+def cores(share: int = 1) -> int:
+    """Cores that this process may use, where ``share`` processes share the machine."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, own // share)
 
 
 def single_threaded() -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -90,13 +91,15 @@ def fit(
         yield Step(done + 1, terms, rate, data_wait_s, samples, logged, parts.count if parts else 1, norms or {})
 
 
-def autocast_each(items: Iterator[Term | Shared], fabric: Fabric) -> Iterator[Term | Shared]:
+def autocast_each(
+    items: Iterator[Term | Shared], autocast: Callable[[], AbstractContextManager[object]]
+) -> Iterator[Term | Shared]:
     """Compute each item under autocast and leave it before handing the item on.
 
     Held across a backward or the optimiser's step, autocast would serve stale copies of the weights.
     """
     while True:
-        with fabric.autocast():
+        with autocast():
             item = next(items, None)
         if item is None:
             return
@@ -129,7 +132,7 @@ def _gradients(
             samples = fabric.to_device(batch.part(part))
             with torch.no_grad():
                 views = method.views(samples, Rng(seed, done, start=rank * len(batch) + part.start))
-            items = autocast_each(method.losses(views, progress), fabric)
+            items = autocast_each(method.losses(views, progress), fabric.autocast)
             backpropagate(items, fabric.backward, norms, len(samples) / len(batch), terms)
         return terms
 

@@ -53,8 +53,11 @@ def fast_bf16(device: str) -> bool:
 
 
 def memory_gib(device: str) -> float | None:
-    """Memory of the GPU in GiB, of the smallest where there are several; None on a processor, and on Apple's chips."""
-    if device != "cuda":
+    """Memory of the GPU in GiB, of the smallest where there are several; None on a processor, and on Apple's chips.
+
+    ``device`` as a person names it; one that this machine lacks has no memory either.
+    """
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
         return None
     return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())) / 2**30
 

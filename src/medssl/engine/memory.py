@@ -85,7 +85,7 @@ def _step(method: Method, fabric: Fabric, batch: Batch) -> dict[str, Tensor]:
     method.zero_grad(set_to_none=True)
     with torch.no_grad():
         views = method.views(fabric.to_device(batch), Rng(0, 0))
-    terms = backpropagate(autocast_each(method.losses(views, 0.5), fabric), fabric.backward)
+    terms = backpropagate(autocast_each(method.losses(views, 0.5), fabric.autocast), fabric.backward)
     method.zero_grad(set_to_none=True)
     return terms
 

@@ -11,7 +11,7 @@ from typing import Any
 from medssl.config import to_table
 from medssl.data.store import Store
 from medssl.engine import record
-from medssl.engine.machine import Machine, memory_gib
+from medssl.engine.machine import memory_gib
 from medssl.stages.configure import optim_of
 from medssl.stages.options.train import Pretrain
 
@@ -33,12 +33,12 @@ class Choice:
     why: str
 
 
-def settled(options: Pretrain, store: Store, rows: Sequence[int], hardware: Machine) -> tuple[Pretrain, list[Choice]]:
+def settled(options: Pretrain, store: Store, rows: Sequence[int]) -> tuple[Pretrain, list[Choice]]:
     """The options with every question answered for these scans, and the reasons.
 
     What was chosen for the first part of a run holds for the rest of it, whatever machine goes on.
     """
-    images, dims, gpu = len(rows), store.plan.dims, memory_gib(hardware.device)
+    images, dims, gpu = len(rows), store.plan.dims, memory_gib(options.loop.device)
     kept = _before(record.stored(options.out))
     choices: list[Choice] = []
 
@@ -87,8 +87,11 @@ def explained(options: Pretrain, config: Any, choices: Sequence[Choice]) -> str:
 
 
 def _before(record: Mapping[str, Any]) -> dict[str, Any]:
+    if not record:
+        return {}
     tables = [record.get(name, {}) for name in ("options", "model", "loop")]
-    merged = {key: value for table in tables for key, value in table.items()}
+    merged = {"width": None}  # where none is recorded it was the architecture's own: TOML has no null
+    merged |= {key: value for table in tables for key, value in table.items()}
     return {name: merged[name] for name in ("steps", "batch", "width") if name in merged}
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medssl.data.feed import STALL, Feed, Pace, cores
+from medssl.data.feed import STALL, Feed, Pace
+from medssl.data.jobs import cores
 from medssl.distributed import world_size
 from medssl.engine import machine, memory
 from medssl.engine.fit import Step, fit

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import torch
 
-from medssl.data.feed import STALL, TIMED, WARM, Pace, cores, workers_for
+from medssl.data.feed import STALL, TIMED, WARM, Pace, workers_for
+from medssl.data.jobs import cores
 from medssl.data.resident import Resident, room_bytes
 from medssl.data.store import Store
 from medssl.distributed import world_size
@@ -78,7 +79,7 @@ def run(options: Preflight, settings: Mapping[str, Any] | None = None) -> list[W
         store = Store(options.data)
         chosen = machine.choose(options.loop.device, options.loop.precision, options.loop.threads)
         rows = pretrain.training_rows(store, options.transductive)
-        options = cast(Preflight, settled(options, store, rows, chosen)[0])
+        options = cast(Preflight, settled(options, store, rows)[0])
         first = _measure(f"precision {chosen.precision}", options, settings, store, hold=True)
         ways = [first]
         for name, other in _others(first, chosen):

@@ -60,7 +60,7 @@ def run(options: Pretrain, settings: Mapping[str, Any] | None = None) -> Path:
 def _run(options: Pretrain, settings: Mapping[str, Any] | None, hardware: machine.Machine, fabric: Fabric) -> Path:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
-    options, choices = settled(options, store, rows, hardware)
+    options, choices = settled(options, store, rows)
     method_kind, config, reader = method_config(options, settings, store, rows)
     if options.explain:
         print(explained(options, config, choices))
@@ -91,11 +91,7 @@ def check(options: Pretrain, settings: Mapping[str, Any] | None = None) -> None:
 def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None:
     store = Store(options.data)
     rows = training_rows(store, options.transductive)
-    try:
-        hardware = _hardware(options)
-    except UserError:  # told of beside this; the method can be wrong as well
-        hardware = machine.choose("cpu", "32")
-    options, _ = settled(options, store, rows, hardware)
+    options, _ = settled(options, store, rows)
     method, config, _ = method_config(options, settings, store, rows)
     built = method(config)
     check_scans(options, built, store, rows)

@@ -14,6 +14,7 @@ from medssl.errors import UserError, raise_all
 from medssl.files import atomic
 from medssl.rng import Rng
 from medssl.stages.configure import method_config
+from medssl.stages.defaults import settled
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Preview
 from medssl.stages.options.train import Pretrain
@@ -34,8 +35,7 @@ def run(options: Preview) -> Path:
         raise UserError("the data are on another machine", "--out", "name the picture to write")
     rows = [i for i, split in enumerate(store.items["split"]) if split == "train"] or list(range(len(store)))
     model = ModelOptions(seed=options.seed)
-    # Of no effect on a view, but a queue or a momentum is fitted to some number of steps.
-    job = Pretrain(method=options.method, data=options.data, out=options.data, steps=1000, model=model)
+    job, _ = settled(Pretrain(method=options.method, data=options.data, out=options.data, model=model), store, rows)
     method_class, config, reader = method_config(job, None, store, rows)
     method = method_class(config)
     region = method.region()

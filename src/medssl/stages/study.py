@@ -6,7 +6,6 @@ arms extend the study; so are runs that ``--known`` folders record.
 """
 
 import contextlib
-import os
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from medssl import files
 from medssl.data.content import Contents
-from medssl.data.jobs import each
+from medssl.data.jobs import cores, each
 from medssl.data.progress import progress
 from medssl.data.store import Store
 from medssl.engine.record import finished
@@ -132,7 +131,7 @@ def _threaded(job: Finetune, jobs: int) -> Finetune:
     """Runs side by side share the cores; a number that the recipe gives is kept."""
     if jobs == 1 or job.loop.threads:
         return job
-    return replace(job, loop=replace(job.loop, threads=max(1, len(os.sched_getaffinity(0)) // jobs)))
+    return replace(job, loop=replace(job.loop, threads=cores(jobs)))
 
 
 def _anywhere(job: Finetune) -> Finetune:

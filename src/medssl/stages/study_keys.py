@@ -7,7 +7,7 @@ them, not their ids or paths. Where and how fast something runs is not in it.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ from medssl.data.content import Contents
 from medssl.data.pairing import subjects
 from medssl.data.several import FusedStore
 from medssl.data.target import read_target
-from medssl.engine import machine
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.loading import find_weights, towers_of
 from medssl.stages.configure import method_config
-from medssl.stages.defaults import settled
 from medssl.stages.finetune_setup import set_up
 from medssl.stages.pretrain import training_rows
 from medssl.stages.recipe import Recipe, Run
@@ -52,7 +50,7 @@ class Planned:
 
 
 def planned(recipe: Recipe, learnt: Contents) -> list[Planned]:
-    """Every run of the study with its key; a UserError tells of all that cannot be.
+    """Every run of the study, whose recipe leaves nothing open, with its key; a UserError tells of all that cannot be.
 
     ``learnt``: the items that are fine-tuned on; pre-training sees single scans.
     """
@@ -92,10 +90,8 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
         return {"weights": {name: _file_hash(path) for name, path in weights.items()}}
     if arm.options is None:
         return {"weights": BASELINE}
-    store, options = contents.store, replace(arm.pretrain(run.pretraining), out=recipe.out / "pretrain" / run.start)
+    store, options = contents.store, arm.pretrain(run.pretraining)
     rows = training_rows(store, options.transductive)
-    # What is left open is answered as the run would, if need be by this machine.
-    options, _ = settled(options, store, rows, machine.choose(options.loop.device))
     _, config, reader = method_config(options, arm.settings, store, rows)
     columns = [contents.groups(subjects(store, options.pair_by))]
     if reader is not None:
