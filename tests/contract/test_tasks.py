@@ -136,6 +136,19 @@ def test_freezing_keeps_the_encoder_and_trains_the_rest(name: str, dims: int) ->
     assert all(torch.equal(before[k], v) for k, v in task.encoder.state_dict().items())
 
 
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_the_head_learns_first_then_all(name: str, dims: int) -> None:
+    task = made(name, dims, head_first=0.5, norm="batch").train()
+    before = {k: v.clone() for k, v in task.encoder.state_dict().items()}
+    backpropagate(task.losses(task.views(batch_for(task, name), Rng(0, 0)), 0.49))
+    assert all(p.grad is None for p in task.encoder.parameters())
+    assert any(p.grad is not None for p in task.parameters())
+    assert all(torch.equal(before[k], v) for k, v in task.encoder.state_dict().items())
+    backpropagate(task.losses(task.views(batch_for(task, name), Rng(0, 1)), 0.5))
+    assert all(p.grad is not None for p in task.encoder.parameters())
+    assert any(not torch.equal(before[k], v) for k, v in task.encoder.state_dict().items())  # running statistics
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_its_configuration_goes_through_a_table(name: str) -> None:
     config = made(name, 2).config

@@ -65,6 +65,8 @@ def test_a_key_is_the_same_however_and_wherever_it_runs(parts, tmp_path):
 @pytest.mark.parametrize(
     ("pretrain", "finetune", "changes", "differ"),
     [
+        ({}, {"head_first": 0.5}, {}, {TUNING}),
+        ({}, {"freeze": True}, {}, {TUNING}),
         ({"steps": 7}, {}, {}, {PRETRAINING}),
         ({"lr": 0.5}, {}, {}, {PRETRAINING}),
         ({"batch": 8}, {}, {}, {PRETRAINING}),

@@ -165,6 +165,13 @@ def test_arms_differ_by_the_encoder_only(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(tested[f"encoder.{k}"], v) for k, v in state.items())
 
 
+@pytest.mark.parametrize("held", [{"freeze": True}, {"head_first": 1.0}])
+def test_from_scratch_nothing_is_held_still(data: Path, held: dict[str, Any], tmp_path: Path) -> None:
+    """Arms share their options; an encoder that starts at random and may not learn would be no opponent."""
+    scratch = options("classify", data, tmp_path / "run")
+    assert set_up(replace(scratch, **held)).config == set_up(scratch).config
+
+
 def write_card(folder: Path, setup: Any) -> None:
     names = to_table(ModelOptions()) | {"dims": 0, "channels": 0, "value_range": 0}
     encoder = {k: v for k, v in to_table(setup.config).items() if k in names}

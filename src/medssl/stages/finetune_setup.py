@@ -65,7 +65,7 @@ def set_up(options: Finetune, store: Store | None = None) -> Setup:
     there = sorted({store.modality_names[code] for code in store.modalities[rows]})
     init = initial_weights(options.init, options.modalities, there)
     card = _described(init[0], store) if init else None
-    config = _config(options, _model(options, store, card), truth, subset)
+    config = _config(options, _model(options, store, card), truth, subset, pretrained=bool(init))
     return Setup(store, truth, subset, config, init, _initial(init, card))
 
 
@@ -170,8 +170,10 @@ def _patch(task: Literal["classify", "segment"], store: Store, stride: tuple[int
     return tuple(int(min(m, max(1, round(n / s)) * s)) for m, n, s in zip(most, median, stride, strict=True))
 
 
-def _config(options: Finetune, model: ModelConfig, truth: Target, subset: Subset) -> TaskConfig:
-    shared = vars(model) | {"freeze": options.freeze, "augment": options.augment}
+def _config(options: Finetune, model: ModelConfig, truth: Target, subset: Subset, *, pretrained: bool) -> TaskConfig:
+    shared = vars(model) | {"augment": options.augment}
+    if pretrained:  # an encoder that starts at random and may not learn would be no opponent
+        shared |= {"freeze": options.freeze, "head_first": options.head_first}
     shared |= {"modalities": options.modalities, "modality_dropout": options.modality_dropout}
     mirror = options.mirror == "on" or (options.mirror == "auto" and _sideless(options.task, truth.classes))
     if options.task == "classify":

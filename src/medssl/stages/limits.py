@@ -18,6 +18,7 @@ LIMITS = {
     "clip": (0, INF),
     "encoder_lr": (0, INF),
     "foreground": (0, 1),
+    "head_first": (0, 1),
     "hours": (0.01, 10000),
     "log_every": (1, INF),
     "lr": (0, INF),

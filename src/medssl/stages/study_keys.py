@@ -34,7 +34,13 @@ PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
 REVISIONS: dict[str, int] = {}
 # Options that are younger than the first keys, each with the value at which all is as it was before it existed: at
 # that value they are left out, so that a new option does not disown what was recorded without it.
-LATER: dict[str, Any] = {"betas": [0.9, 0.999], "positives": "subject", "label": "", "sync_norm": False}
+LATER: dict[str, Any] = {
+    "betas": [0.9, 0.999],
+    "positives": "subject",
+    "label": "",
+    "sync_norm": False,
+    "head_first": 0.0,
+}
 # Beyond what a study leaves free: these change nothing, or stand elsewhere in the key.
 _FREE = {"deterministic", "predictions", "target", "classes", "weight_true", "weight_false"}
 
@@ -118,8 +124,10 @@ def _file_hash(path: Path) -> str:
 def _tuned(recipe: Recipe, run: Run, contents: Contents) -> tuple[str, int]:
     """FINETUNING-SCANS of a run and its labelled patients, all as of scratch: arms differ by where they begin."""
     setup = set_up(recipe.job(run.n_labels, run.seed, BASELINE, recipe.out), contents.store)
+    given = flat(recipe.finetune)
+    pretrained = {name: given[name] for name in ("freeze", "head_first")}  # nothing to scratch, of whom this is the key
     settings = {
-        "settings": _settings(flat(recipe.finetune) | to_table(setup.config) | {"seed": None}),
+        "settings": _settings(given | to_table(setup.config) | pretrained | {"seed": None}),
         "truth": [setup.truth.kind, *setup.truth.classes],
         "plan": contents.store.plan.contract(),
         "revision": REVISIONS.get(recipe.task, 0),

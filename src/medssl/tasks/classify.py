@@ -89,6 +89,7 @@ class Classify(Task):
 
     def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
         """Weighted cross-entropy."""
+        self.hold(progress)
         logits = self.logits(views["image"], views.drawn.get("present")).float()
         label = views["label"].to(logits)
         if self.config.kind == "one":

@@ -95,6 +95,7 @@ class Segment(Task):
 
     def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
         """Soft Dice and cross-entropy, equal weights (nnU-Net, doi:10.1038/s41592-020-01008-z)."""
+        self.hold(progress)
         shared = Shared([self.logits(views["image"], views.drawn.get("present"))])
         logits = shared.maps[0].float()
         yield Term("dice", soft_dice(logits, views["mask"]))

@@ -16,6 +16,8 @@ class TaskConfig(ModelConfig):
 
     freeze: bool = False
     """Train the head only."""
+    head_first: float = 0.0
+    """Share of the steps, from the first, that train the head only."""
     augment: bool = True
     """Turn, shift, zoom and re-window training images a little."""
     mirror: bool = False
@@ -31,6 +33,8 @@ class TaskConfig(ModelConfig):
         if not 0 <= self.modality_dropout < 1:
             fix = "give a share of at least 0 and below 1"
             found.append(UserError(f"modality dropout is {self.modality_dropout}", fix=fix))
+        if not 0 <= self.head_first <= 1:
+            found.append(UserError(f"head first is {self.head_first}", fix="give a share between 0 and 1"))
         return found
 
 
@@ -45,6 +49,16 @@ class Task(Method):
         if self.config.freeze:
             self.encoder.eval()
         return self
+
+    def hold(self, progress: float) -> None:
+        """Hold the encoder still, as a frozen one, until its share of the steps is done; before each step's passes.
+
+        A head that starts at random pulls features about that were fine as they were; one that has learnt first does
+        so less (linear probing, then fine-tuning: Kumar et al., ICLR 2022, arXiv:2202.10054).
+        """
+        if self.config.head_first and not self.config.freeze:
+            learns = progress >= self.config.head_first
+            self.encoder.requires_grad_(learns).train(learns and self.training)
 
     def _freeze(self) -> None:
         if self.config.freeze:

@@ -156,7 +156,9 @@ class Finetune:
     validate_every: int = 50
     """Steps between validations; the best one is kept."""
     freeze: bool = False
-    """Train the head only."""
+    """Train the head only, and keep a pre-trained encoder as it is. From scratch everything learns."""
+    head_first: float = 0.0
+    """Share of the steps that train the head only, before a pre-trained encoder learns with it; from scratch 0."""
     encoder_lr: float = 1.0
     """Learning rate of a pre-trained encoder, as a multiple of --lr."""
     augment: bool = True
