@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from medssl.errors import UserError
+from medssl.evaluate.sentences import headline
 from medssl.evaluate.verdict import ScoredRun, verdict
 
 
@@ -105,6 +106,55 @@ def test_many_arms_are_told_by_label_count(tmp_path):
     told = found["sentence"]
     assert told.startswith("With 4 labelled patients (Dice): arm5 (+0.1") and told.count("With ") == 2
     assert told.index("arm5") < told.index("arm4") < told.index("arm3")
+
+
+def said_of(*words, arms="abcdefg", metric="auc"):
+    """The headline of a study whose arms got these words: a string a label count, a letter an arm."""
+    full = {"+": "helped", "-": "harmed", "0": "did not help", "?": "cannot tell"}
+    levels = [
+        {"n_labels": n, "comparisons": [
+            {"arm": arm, "verdict": full[w], "difference": 0.01 * (i + 1), "sentence": "alone"}
+            for i, (arm, w) in enumerate(zip(arms, each, strict=False))
+        ]}
+        for n, each in zip((10, 30, 100), words, strict=False)
+    ]  # fmt: skip
+    return headline(levels, list(arms), metric)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["?"], "alone"),
+        ([""], "No arm was compared to scratch."),
+        (["+", "+"], "Pre-training by a helped with 10 and 30 labelled patients (AUC +0.010 and +0.010)."),
+        (
+            ["+", "-", "?"],
+            "Pre-training by a helped with 10 labelled patients (AUC +0.010) and harmed with 30 (AUC +0.010); "
+            "with 100 one cannot tell (AUC +0.010).",
+        ),
+        (["?", "?"], "With 10 and 30 labelled patients, one cannot tell whether a helps (AUC +0.010 and +0.010)."),
+        (
+            ["0?"],
+            "Pre-training by a did not help with 10 labelled patients (AUC +0.010). With 10 labelled patients, one "
+            "cannot tell whether b helps (AUC +0.020).",
+        ),
+        (["????"], "With 10 labelled patients: none of 4 arms is clearly better or worse than scratch."),
+        (
+            ["????", "????", "++??"],
+            "With 10 and 30 labelled patients: none of 4 arms is clearly better or worse than scratch. With 100 "
+            "labelled patients (AUC): b (+0.020) and a (+0.010) helped; the other 2 are not clearly better or worse "
+            "than scratch.",
+        ),
+        (
+            ["-0+?"],
+            "With 10 labelled patients (AUC): c (+0.030) helped; a (+0.010) harmed; b (+0.020) did not help; d is not "
+            "clearly better or worse than scratch.",
+        ),
+        (["----"], "With 10 labelled patients (AUC): d (+0.040), c (+0.030), b (+0.020) and a (+0.010) harmed."),
+    ],
+)
+def test_the_headline_reads_well(words, sentence):
+    assert said_of(*words) == sentence
 
 
 def test_a_single_test_patient_cannot_tell(tmp_path):

@@ -199,3 +199,15 @@ def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(phantom, "run", fails)
     with pytest.raises(RuntimeError, match="a mistake in the code"):
         main(["phantom", str(tmp_path)])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_arm_named_like_an_option_is_told_so(tmp_path: Path, refused: Callable[..., str], order: int) -> None:
+    tables = ["[pretrain]\npatch = [64, 64]\n", "[pretrain.patch]\nlr = 0.1\n"]
+    (tmp_path / "r.toml").write_text("".join(tables[::order]))
+    told = refused("study", "--config", tmp_path / "r.toml", "--out", tmp_path / "study")
+    assert (
+        "r.toml: [pretrain.patch] and the key 'patch' of [pretrain] are one name: an arm cannot bear the name" in told
+    )
+    (tmp_path / "r.toml").write_text("[pretrain]\nlr = 1\nlr = 2\n")
+    assert "not valid TOML" in refused("study", "--config", tmp_path / "r.toml", "--out", tmp_path / "study")

@@ -1,6 +1,7 @@
 """What a study says as a whole: its headline, and what a reader must know to take it for no more than it is."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,35 +21,54 @@ def headline(levels: Sequence[Level], arms: Sequence[str], metric: str) -> str:
     if len(found) == 1:
         return found[0][1]["sentence"]
     if len({c["arm"] for _, c in found}) > MANY:
-        return " ".join(_at_count(at, metric) for at in levels if at["comparisons"])
+        return _by_count([at for at in levels if at["comparisons"]], metric)
     return " ".join(_of_arm(arm, found, metric) for arm in arms if any(c["arm"] == arm for _, c in found))
 
 
 def _of_arm(arm: str, found: Sequence[tuple[int, dict[str, Any]]], metric: str) -> str:
     """One arm, label counts of one word together."""
-    parts = []
+    parts: list[str] = []
     for word in ("helped", "harmed", "did not help", "cannot tell"):
         said = [(n, signed(c["difference"])) for n, c in found if (c["arm"], c["verdict"]) == (arm, word)]
-        if said:
-            counts, changes = (listed(words) for words in zip(*said, strict=True))
-            where = f"with {counts} labelled patients ({METRIC_NAMES[metric]} {changes})"
-            parts.append(f"whether it helps {where} cannot be told" if word == "cannot tell" else f"it {word} {where}")
-    return f"Pre-training by {arm}: {'; '.join(parts)}."
+        if not said:
+            continue
+        counts, changes = (listed(words) for words in zip(*said, strict=True))
+        change = f"({METRIC_NAMES[metric]} {changes})"
+        if word != "cannot tell":
+            parts.append(f"{word} with {counts}{'' if parts else ' labelled patients'} {change}")
+        elif parts:
+            return f"Pre-training by {arm} {listed(parts)}; with {counts} one cannot tell {change}."
+        else:
+            return f"With {counts} labelled patients, one cannot tell whether {arm} helps {change}."
+    return f"Pre-training by {arm} {listed(parts)}."
 
 
-def _at_count(at: Level, metric: str) -> str:
-    """One label count, arms of one word together, the best first; those of which one cannot tell are counted."""
+def _by_count(levels: Sequence[Level], metric: str) -> str:
+    """All arms, label counts of which the same is to be said together."""
+    found = []
+    for said, alike in groupby(levels, _of_count):
+        counts = [at["n_labels"] for at in alike]
+        noun = "labelled patient" if counts == [1] else "labelled patients"
+        unit = f" ({METRIC_NAMES[metric]})" if "(" in said else ""
+        found.append(f"With {listed(counts)} {noun}{unit}: {said}.")
+    return " ".join(found)
+
+
+def _of_count(at: Level) -> str:
+    """Arms of one word together, the best first; those of which one cannot tell are counted."""
     parts = []
     for word in ("helped", "harmed", "did not help"):
         said = sorted((c for c in at["comparisons"] if c["verdict"] == word), key=lambda c: -c["difference"])
         if said:
             names = [f"{c['arm']} ({signed(c['difference'])})" for c in said]
             parts.append(f"{listed(names)} {word}")
-    unclear = sum(c["verdict"] == "cannot tell" for c in at["comparisons"])
-    if unclear:
-        rest = f"the other {unclear}" if parts else counted(unclear, "arm")
-        parts.append(f"of {rest} one cannot tell")
-    return f"With {counted(at['n_labels'], 'labelled patient')} ({METRIC_NAMES[metric]}): {'; '.join(parts)}."
+    unclear = [c["arm"] for c in at["comparisons"] if c["verdict"] == "cannot tell"]
+    if len(unclear) == 1:
+        parts.append(f"{unclear[0]} is not clearly better or worse than scratch")
+    elif unclear:
+        rest = f"the other {len(unclear)} are not" if parts else f"none of {len(unclear)} arms is"
+        parts.append(f"{rest} clearly better or worse than scratch")
+    return "; ".join(parts)
 
 
 def notes(levels: Sequence[Level], metric: str, patients: int) -> list[str]:

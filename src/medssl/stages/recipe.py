@@ -11,7 +11,6 @@ from typing import Any, Literal, get_type_hints
 from medssl.config import ModelConfig, ModelOptions, OptimOptions, to_table
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
-from medssl.files import read_toml
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
 from medssl.stages.configure import optim_of
@@ -20,7 +19,7 @@ from medssl.stages.judge import read_pairs
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.study import DEFAULTS, Study
 from medssl.stages.options.train import Finetune, LoopOptions, MethodOptim, Pretrain
-from medssl.stages.recipe_check import wrong_keys, wrong_values
+from medssl.stages.recipe_check import read, wrong_keys, wrong_values
 from medssl.value_types import fits, wrong_type
 
 TABLES = ("pretrain", "finetune")
@@ -120,7 +119,7 @@ class Recipe:
 def read_recipe(options: Study) -> Recipe:
     """Everything a study needs; all that is wrong with it is told at once."""
     where = options.config
-    table = read_toml(where) if where else {}
+    table = read(where) if where else {}
     given = _given(options)
     top = DEFAULTS | _top(table) | given
     pretrain, finetune, named = _tables(table, top, given)

@@ -2,14 +2,34 @@
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from medssl.errors import UserError
+from medssl.errors import UserError, raise_all
+from medssl.files import read_toml
 from medssl.report.ledger import PREDICTIONS, ROWS
 from medssl.stages.options.study import Study
 from medssl.value_types import fits, wrong_type
+
+
+def read(where: Path) -> dict[str, Any]:
+    """The recipe as it is written."""
+    try:
+        return read_toml(where)
+    except UserError:
+        raise_all(_arms_like_options(where))
+        raise
+
+
+def _arms_like_options(where: Path) -> Iterator[UserError]:
+    """Arms whose table clashes with a key of [pretrain]; TOML's own sentence says neither which nor what to do."""
+    text = where.read_text(encoding="utf-8", errors="replace") if where.is_file() else ""
+    for arm in re.findall(r"^\s*\[pretrain\.([\w-]+)\]", text, re.MULTILINE):
+        if re.search(rf"^\s*{arm}\s*=", text, re.MULTILINE):
+            fix = "an arm cannot bear the name of an option: give it another, and say method = … in its table"
+            yield UserError(f"[pretrain.{arm}] and the key '{arm}' of [pretrain] are one name", where, fix)
 
 
 def wrong_keys(table: Mapping[str, Any], where: Path | None, tables: Collection[str]) -> Iterator[UserError]:
