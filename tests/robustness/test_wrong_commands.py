@@ -206,8 +206,7 @@ def test_an_arm_named_like_an_option_is_told_so(tmp_path: Path, refused: Callabl
     tables = ["[pretrain]\npatch = [64, 64]\n", "[pretrain.patch]\nlr = 0.1\n"]
     (tmp_path / "r.toml").write_text("".join(tables[::order]))
     told = refused("study", "--config", tmp_path / "r.toml", "--out", tmp_path / "study")
-    assert (
-        "r.toml: [pretrain.patch] and the key 'patch' of [pretrain] are one name: an arm cannot bear the name" in told
-    )
+    assert "[pretrain.patch] and the key 'patch' of [pretrain] are one name" in told and "r.toml" in told
+    assert "an arm cannot bear the name of an option" in told
     (tmp_path / "r.toml").write_text("[pretrain]\nlr = 1\nlr = 2\n")
     assert "not valid TOML" in refused("study", "--config", tmp_path / "r.toml", "--out", tmp_path / "study")
