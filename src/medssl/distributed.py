@@ -23,6 +23,15 @@ def world_size() -> int:
     return dist.get_world_size() if active() else 1
 
 
+def anywhere(said: bool) -> bool:
+    """True on every rank where it is true on one; all must call."""
+    if not active():
+        return said
+    count = torch.tensor(float(said), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(count)
+    return bool(count > 0)
+
+
 def gather(x: Tensor) -> Tensor:
     """Concatenate (b, …) of all ranks in rank order, without gradient."""
     if not active():

@@ -1,5 +1,6 @@
 """run.toml: what a run is. The same command resumes it; a command that would make another run is refused."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -51,26 +52,31 @@ def finished(run: Path) -> bool:
     return (run / DONE).exists()
 
 
-def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str]) -> None:
+def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str], free: Collection[str] = FREE) -> None:
     """Write the record of a new run; for an old one refuse other values in the tables ``fixed``, all at once.
+
+    Options named in ``free`` may differ.
 
     A run without a checkpoint has learnt nothing yet, so a first command that went wrong may be corrected.
     """
     before = stored(run)
     if finished(run) or (run / CHECKPOINT).exists():
-        raise_all(_differences(run, before, record, fixed))
+        raise_all(_differences(run, before, record, fixed, free))
     else:
         files.write_toml(run / NAME, {"format": files.FORMAT, **record})
 
 
-def _differences(run: Path, before: Mapping, now: Mapping, fixed: Collection[str]) -> Iterator[UserError]:
+def _differences(
+    run: Path, before: Mapping, now: Mapping, fixed: Collection[str], free: Collection[str]
+) -> Iterator[UserError]:
     found = []
     for table in fixed:
         old, new = _plain(before.get(table)), _plain(now.get(table))
-        names = sorted({*old, *new} - FREE)
+        names = sorted({*old, *new}.difference(free))
         found += [f"{_label(table, n)}: {old.get(n)} → {new.get(n)}" for n in names if old.get(n) != new.get(n)]
     if found:
-        what = f"the run was started with other options: {'; '.join(found)}"
+        once = dict.fromkeys(found)  # an option may stand in two tables
+        what = f"the run was started with other options: {'; '.join(once)}"
         yield UserError(what, run, "repeat the old values to resume it, or choose another --out")
 
 
@@ -83,3 +89,8 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def _label(table: str, name: str) -> str:
     return f"{table} {name}".strip() if table == "data" or not name else f"--{name.replace('_', '-')}"
+
+
+def last_kept(run: Path) -> float:
+    """The step whose encoder a finished run kept; infinite where that is its last one."""
+    return files.read_json(run / DONE).get("kept", math.inf) if finished(run) else math.inf

@@ -5,9 +5,6 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import torch
-import torch.distributed as dist
-
 from medssl import distributed
 
 
@@ -34,12 +31,7 @@ class Stop:
         """True once the run should end. Several ranks must end at the same step: they agree on it where ``agreed``."""
         if not distributed.active():
             return self.requested
-        if not agreed:
-            return False
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        asked = torch.tensor(float(self.requested), device=device)
-        dist.all_reduce(asked)
-        return bool(asked > 0)
+        return agreed and distributed.anywhere(self.requested)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

@@ -60,6 +60,14 @@ class StudyOptions(TypedDict):
     arms: list[str]
 
 
+class Course(TypedDict):
+    """How probes chose the encoder of a pre-training that ended at a step, of so many."""
+
+    probes: int
+    ended: int
+    of: int
+
+
 class EncoderCard(TypedDict, total=False):
     """encoder.json."""
 
@@ -67,6 +75,7 @@ class EncoderCard(TypedDict, total=False):
     steps: int
     encoder: dict[str, Any]
     preprocessing: dict[str, Any]
+    patience: Course
 
 
 class Score(TypedDict):

@@ -42,7 +42,8 @@ def _pretrained(run: Path, record: Mapping[str, Any]) -> Page:
     rate = next((row["samples_per_s"] for row in reversed(rows) if parts.is_number(row.get("samples_per_s"))), None)
     if rate:
         keys.append((f"{rate:.1f}", "samples a second") if rate >= 1 else (f"{1 / rate:.1f}", "seconds a sample"))
-    headline = f"{method} pre-trained an encoder for {steps} steps. {_course_in_words(rows)}"
+    course = _course_in_words([row for row in rows if row["step"] <= steps])
+    headline = f"{method} pre-trained an encoder for {steps} steps{_chosen(card.get('patience'))}. {course}"
     version = record.get("versions", {}).get("medssl", "")
     return Page("medssl run", f"pre-training by {method}", headline.strip(), sections, figures=keys, version=version)
 
@@ -51,6 +52,15 @@ _COURSE = {
     "probe.linear": "A linear probe of its frozen features went from {:.2f} to {:.2f} balanced accuracy.",
     "effective_rank": "The effective rank of its features went from {:.1f} to {:.1f}.",
 }
+
+
+def _chosen(patience: formats.Course | None) -> str:
+    """How probes chose the step whose encoder was kept, where they did."""
+    if not patience:
+        return ""
+    ended, steps = patience["ended"], patience["of"]
+    after = f"training ended at step {ended} of {steps}" if ended < steps else f"training went on to step {steps}"
+    return f", kept because its probe was the best ({after})"
 
 
 def _course_in_words(rows: list[dict[str, Any]]) -> str:

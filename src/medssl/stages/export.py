@@ -1,7 +1,7 @@
 """What a finished pre-training leaves: an encoder that says how it wants its images, and pictures for the report."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,19 @@ CARD = "encoder.json"
 SEEN = "seen.txt"
 
 
-def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int, transductive: bool) -> None:
-    """encoder.safetensors and encoder.json: architecture, preprocessing contract, data hash. No ids, dates, paths."""
+def write_encoder(
+    run: Path,
+    method: Method,
+    store: Store,
+    name: str,
+    steps: int,
+    transductive: bool,
+    patience: Mapping[str, Any] | None = None,
+) -> None:
+    """encoder.safetensors and encoder.json: architecture, preprocessing contract, data hash. No ids, dates, paths.
+
+    ``steps`` of the encoder that is written; ``patience``: how probes chose it, if they did.
+    """
     files.write_bytes(run / WEIGHTS, save(export_state(method.encoder)))
     card: dict[str, Any] = {
         "format": files.FORMAT,
@@ -39,6 +50,8 @@ def write_encoder(run: Path, method: Method, store: Store, name: str, steps: int
         "transductive": transductive,
         "medssl": versions()["medssl"],
     }
+    if patience:
+        card["patience"] = dict(patience)
     own = {key: value for key, value in to_table(method.config).items() if key not in _common()}
     card["method_config"] = own
     if hasattr(method, "kinds"):  # of towers; not every method that compares modalities has one for each

@@ -26,6 +26,7 @@ LIMITS = {
     "modality_dropout": (0, 0.99),
     "missing": (0, 1),
     "n_labels": (1, INF),
+    "patience": (1, INF),
     "probe_every": (0, INF),
     "rows": (1, 64),
     "save_every_minutes": (0, INF),

@@ -61,6 +61,11 @@ class Monitor:
             )
         return found
 
+    @property
+    def probes(self) -> bool:
+        """True where there is a label or a mask to probe for, beyond looking for collapse."""
+        return len(self.rows) > 1 and (self.truth is not None or bool(self.masked))
+
     def features(self, encoder: Pyramid, device: torch.device) -> np.ndarray:
         """(n, d) features of the watched scans."""
         return embed(encoder, self.store, self.rows, patch=self.patch, batch=self.batch, device=device, most=WINDOWS)

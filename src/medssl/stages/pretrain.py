@@ -36,6 +36,7 @@ from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
 from medssl.stages.pace import steps_of
 from medssl.stages.paired import Paired, Reader, paired_data, sampler, save_reader, watched
+from medssl.stages.patience import Patience, check_probes, free, probing, score
 from medssl.stages.pretrain_check import check_scans
 from medssl.stages.report import spared, write_run_report
 
@@ -67,18 +68,18 @@ def _run(options: Pretrain, settings: Mapping[str, Any] | None, hardware: machin
         return options.out
     with files.locked(options.out, "RUN") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
-            record.settle(options.out, _record(options, config, hardware, store, rows), FIXED)
+            record.settle(options.out, _record(options, config, hardware, store, rows), FIXED, free(options))
         fabric.barrier()
         if record.finished(options.out):
             print(f"{options.out} is finished; choose another --out to train anew", file=sys.stderr)
             return options.out
         try:
             job = make_job(options, method_kind(config), store, rows, fabric, reader)
-            _train(job)
+            done = _train(job)
         except NonFinite as error:
             error.where = options.out
             raise
-        _finish(job)
+        _finish(job, done)
     return options.out
 
 
@@ -95,7 +96,8 @@ def _check_method(options: Pretrain, settings: Mapping[str, Any] | None) -> None
     method, config, _ = method_config(options, settings, store, rows)
     built = method(config)
     check_scans(options, built, store, rows)
-    Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
+    monitor = Monitor(store, rows, options.probe_target, built.config.seed, built.config.size, options.loop.batch)
+    check_probes(options, monitor.probes)
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Job:
     fabric: Fabric
     monitor: Monitor
     pairs: Paired | None
+    patience: Patience
     start: int = 0
     parts: int = 1
     """In how many parts a batch is taken; memory that runs out makes more of them."""
@@ -165,14 +168,16 @@ def make_job(
     monitor = Monitor(
         store, watched(method, store, rows), options.probe_target, config.seed, config.size, options.loop.batch
     )
+    check_probes(options, monitor.probes)
+    patience = Patience(options.patience, **found.extra.get("patience", {}))
     untrained, parts = found.extra.get("untrained", {}), found.extra.get("parts", options.accumulate or 1)
-    return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, found.step, parts, untrained)
+    return Job(options, store, rows, method, optimizer, fabric, monitor, pairs, patience, found.step, parts, untrained)
 
 
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
     """run.toml: everything the result depends on; no paths and no ids."""
     patients = store.items["patient"][rows].n_unique()
-    given = {name: value for name in CHOSEN if (value := getattr(options, name))}
+    given = {name: value for name in CHOSEN if (value := getattr(options, name))} | probing(options)
     return {
         "verb": "pretrain",
         "method": options.method,
@@ -186,16 +191,16 @@ def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: St
     }
 
 
-def _train(job: Job) -> None:
-    """The loop: log, probe, save, stop. Learning itself is ``fit``."""
+def _train(job: Job) -> int:
+    """The loop: log, probe, save, stop. Learning itself is ``fit``. Returns the steps that were taken."""
     steps, loop, boss = job.options.steps, job.options.loop, job.fabric.is_global_zero
-    if job.start >= steps:
-        return
+    if job.start >= steps or job.patience.over:
+        return job.start
     diary = log.Log(
         job.options.out, job.options.method, job.start, steps, tensorboard=job.options.tensorboard, silent=not boss
     )
     timer = checkpoint.Timer(loop.save_every_steps, loop.save_every_minutes)
-    done = saved = job.start
+    done, saved, ended = job.start, job.start, False
     with Stop() as stop, diary:
         _begin(job, diary)
         for step in steps_of(job, stop, diary):
@@ -203,17 +208,21 @@ def _train(job: Job) -> None:
             diary.count(step)
             if step.logged:
                 _log(job, diary, step)
-            if timer.due(done) or done == steps:
+            ended = done == steps or job.patience.over
+            if timer.due(done) or ended:
                 with diary.clock.paused():
                     saved = _save(job, done)
-            if stop.due(step.logged):
+            if job.patience.over or stop.due(step.logged):
                 break
-    if done < steps:
+        if ended and job.patience.probes:
+            diary.say(job.patience.said(done, steps, job.untrained))
+    if not ended:
         if saved < done:
             _save(job, done)
         if boss:
             print(f"stopped; step {done} of {steps} is saved in {job.options.out}", file=sys.stderr)
         raise KeyboardInterrupt
+    return done
 
 
 def _begin(job: Job, diary: log.Log) -> None:
@@ -226,6 +235,7 @@ def _begin(job: Job, diary: log.Log) -> None:
     )
     if not job.start and diary.metrics is not None:
         job.untrained = job.monitor(job.encoder, job.fabric.device)
+        check_probes(options, score(job.untrained) is not None)
         diary.metrics.write({"step": 0, **job.untrained, **_told_by_brightness(job, diary)})
     diary.clock.restart()
 
@@ -252,30 +262,37 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
     with diary.clock.paused():
         if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
             found |= job.monitor(job.encoder, job.fabric.device)
+            job.patience.see(step.step, found, job.method)
             # Until then the running statistics of batch norm are still those of the start.
             if step.step >= SETTLED and (sentence := warning(found, job.untrained)):
                 diary.say(f"warning: {sentence}")
+    if turn or step.step == job.options.steps:
+        job.patience.agree()
     diary.write(step, found)
 
 
 def _save(job: Job, step: int) -> int:
-    extra = {"untrained": job.untrained, "parts": job.parts}
+    extra = {"untrained": job.untrained, "parts": job.parts} | job.patience.state()
     checkpoint.save(job.options.out, job.method, job.optimizer, job.fabric, step, extra)
     return step
 
 
-def _finish(job: Job) -> None:
+def _finish(job: Job, done: int) -> None:
     """Everything that others read of a run; done.json last."""
     if not job.fabric.is_global_zero:
         return
-    options, folder = job.options, job.options.out
+    options, folder, patience = job.options, job.options.out, job.patience
+    kept, course = done, {}
+    if patience.weights:
+        job.method.load_state_dict(patience.weights)
+        kept, course = patience.step, {"probes": patience.probes, "ended": done, "of": options.steps}
     write_seen(folder, job.store, job.rows)  # before the weights: no encoder without it
-    write_encoder(folder, job.method, job.store, options.method, options.steps, options.transductive)
+    write_encoder(folder, job.method, job.store, options.method, kept, options.transductive, course)
     with spared(folder):  # the encoder is worth more than its pictures
         few = next(job.batches(0, workers=0, batch=SAMPLES * world_size()))
         write_samples(folder, job.method, job.fabric.to_device(few), options.model.seed)
         write_embedding(folder, job.monitor, job.monitor.features(job.encoder, job.fabric.device))
         write_run_report(folder)
-    files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
+    files.write_json(folder / record.DONE, {"finished": True, "steps": done} | ({"kept": kept} if course else {}))
     there = [name for name in (WEIGHTS, CARD, "report.html") if (folder / name).exists()]
     print(f"{folder}: {', '.join(there)}", file=sys.stderr)

@@ -24,6 +24,7 @@ from medssl.evaluate.verdict import BASELINE
 from medssl.loading import find_weights, towers_of
 from medssl.stages.configure import method_config
 from medssl.stages.finetune_setup import set_up
+from medssl.stages.patience import probing
 from medssl.stages.pretrain import training_rows
 from medssl.stages.recipe import Recipe, Run
 from medssl.stages.study_record import flat, plain
@@ -108,7 +109,7 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
         truth = read_target(store.items, config.label or None).matrix
         columns.append([row.tobytes().hex() for row in np.nan_to_num(truth, nan=-1).astype("<f4")])
     return {
-        "settings": _settings(flat(options) | to_table(config)),
+        "settings": _settings(flat(options) | to_table(config)) | probing(options),
         "scans": contents.of(rows, *columns, masks=positives == "structure"),
         "plan": store.plan.contract(),
         "revision": REVISIONS.get(options.method, 0),

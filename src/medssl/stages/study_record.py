@@ -126,13 +126,24 @@ def leak_checks(recipe: Recipe, inits: Collection[str], store: Store) -> list[di
     for arm in recipe.arms:
         if arm.name not in inits or (arm.run is None and arm.options is None):
             continue
-        told = arm.settings if arm.run is None else read_card(find_weights(arm.run)).get("method_config", {})
-        if (positives := told.get("positives", "subject")) != "subject":
-            detail = f"positives={positives}: of all training patients, however few labels are compared"
+        if truth := _truth(arm):
+            detail = f"{truth}: of all training patients, however few labels are compared"
             checks.append({"check": f"Truth in the pre-training of {arm.name}", "ok": False, "detail": detail})
         ok, detail = _seen(arm, recipe, store)
         checks.append({"check": f"Test images in the pre-training of {arm.name}", "ok": ok, "detail": detail})
     return checks
+
+
+def _truth(arm: Arm) -> str:
+    """Options by which labels or masks had a part in the pre-training of an arm; empty for none."""
+    if arm.run is None:
+        told, patience = arm.settings, arm.options and arm.options.patience
+    else:
+        card = read_card(find_weights(arm.run))
+        told, patience = card.get("method_config", {}), card.get("patience", {}).get("probes")
+    positives = told.get("positives", "subject")
+    said = [f"positives={positives}"] if positives != "subject" else []
+    return ", ".join(said + ([f"patience={patience}"] if patience else []))
 
 
 def _seen(arm: Arm, recipe: Recipe, store: Store) -> tuple[bool | None, str]:

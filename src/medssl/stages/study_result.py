@@ -49,7 +49,8 @@ def _pretraining(run: Run, recipe: Recipe) -> dict[str, Any]:
         return {}
     folder = find_weights(arm.run).parent if arm.run else recipe.out / "pretrain" / run.start
     probes: dict[str, float] = {}
-    for row in log.read(folder):
+    kept = record.last_kept(folder)  # with --patience there are later probes, of what was thrown away
+    for row in (row for row in log.read(folder) if row["step"] <= kept):
         probes |= {name: row[name] for name in WATCHED if math.isfinite(row.get(name, math.nan))}
     return probes | _cost(folder)
 

@@ -84,6 +84,10 @@ class Pretrain:
     """Steps between frozen-encoder probes and collapse checks; 0 probes ten times a run."""
     probe_target: str | None = None
     """Label column that the probe predicts (train split only); by default the first usable one."""
+    patience: int | None = None
+    """Keep the encoder of the best probe (the mean of all, on labels and masks of training patients), and end once so
+    many probes in a row were no better. The learning rate falls over all of --steps: a run that ends early ends at a
+    high rate. By default all steps are taken and the last encoder is kept."""
     sync_norm: bool = False
     """With several processes: batch norm takes its statistics over all of them, so that their number changes nothing,
     but rounding."""
