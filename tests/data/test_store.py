@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from medssl.data.plan import Plan
-from medssl.data.store import Store
+from medssl.data.store import FROM_INDEX, FROM_PREPARED, Store
 from medssl.errors import UserError
 from medssl.volume import Volume
 
@@ -95,3 +96,43 @@ def test_what_is_missing_is_told(make_store, ct_plan: Plan, ct_volumes, tmp_path
     replace(ct_plan, spacing_mm=(2, 2, 2)).write(store.data / "plan.toml")
     with pytest.raises(UserError, match=r"plan\.toml is not what"):
         Store(store.data)
+
+
+def test_a_store_opens_by_few_columns_and_reads_the_rest_when_asked(
+    make_store, ct_plan: Plan, ct_volumes, ct_masks, monkeypatch
+) -> None:
+    data, read, asked = make_store(ct_plan, ct_volumes, ct_masks).data, pl.read_parquet, []
+
+    def spied(path, columns=None):
+        asked.append(columns)
+        return read(path, columns=columns)
+
+    monkeypatch.setattr(pl, "read_parquet", spied)
+    store = Store(data)
+    assert sorted(asked) == sorted([FROM_INDEX, FROM_PREPARED])
+    index, prepared = read(data / "index.parquet"), read(data / "prepared.parquet")
+    rows = {row["item"]: row for row in prepared.rows(named=True)}
+    items = [item for item in index["item"] if item in rows]
+    assert store.items["item"].to_list() == [name.decode() for name in store.names] == items
+    assert asked[2:] == [None, None]
+    assert {*index.columns, *prepared.columns} <= {*store.items.columns}
+    for at, item in enumerate(items):
+        row, found = rows[item], store.items.row(at, named=True)
+        assert {name: found[name] for name in row} == row
+        assert store.shapes[at].tolist() == row["shape"]
+        assert store.headers[at].ravel().tolist() == row["affine"]
+        assert (store.fill[at], store.has_mask[at]) == (row["fill"], row["has_mask"])
+        assert (store.gain[at], store.bias[at]) == (np.float32(row["gain"]), np.float32(row["bias"]))
+        assert store.modality_names[store.modalities[at]] == (found["modality"] or "")
+    for name, codes in (("patient", store.patients), ("modality", store.modalities)):
+        told = store.items[name].fill_null("").to_list()
+        assert codes.tolist() == [sorted(set(told)).index(value) for value in told]
+
+
+def test_tables_written_anew_under_an_open_store_are_told(make_store, ct_plan: Plan, ct_volumes) -> None:
+    store = make_store(ct_plan, ct_volumes)
+    store = Store(store.data)
+    path = store.data / "prepared.parquet"
+    pl.read_parquet(path)[1:].write_parquet(path)
+    with pytest.raises(UserError, match="written anew"):
+        _ = store.items

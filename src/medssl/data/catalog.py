@@ -42,8 +42,11 @@ NUMBERS: tuple[str, ...] = (
 NUMBERS += ("foreground_mean", "foreground_std")
 
 
-def load_index(data: Path) -> "pl.DataFrame":
-    """One row a usable scan, in the order of paths; a UserError where this version did not index the folder."""
+def load_index(data: Path, columns: list[str] | None = None) -> "pl.DataFrame":
+    """One row a usable scan, in the order of paths; a UserError where this version did not index the folder.
+
+    Only ``columns`` are read where they are named, which is faster: lists of numbers cost most.
+    """
     import polars as pl
 
     path = data / "index.parquet"
@@ -51,12 +54,11 @@ def load_index(data: Path) -> "pl.DataFrame":
         raise UserError("not indexed yet", data, "run `medssl index SCANS --out DATA` first")
     check_format(read_toml(data / "index.toml"), data / "index.toml")
     try:
-        frame = pl.read_parquet(path)
+        if set(_schema(())) - set(pl.read_parquet_schema(path)):
+            raise UserError("an index of another version of medssl", path, "delete it and index again")
+        return pl.read_parquet(path, columns=columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"broken index: {error}", path, "delete it and index again") from None
-    if set(_schema(())) - set(frame.columns):
-        raise UserError("an index of another version of medssl", path, "delete it and index again")
-    return frame
 
 
 def scans_folder(data: Path) -> Path:

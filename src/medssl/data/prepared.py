@@ -92,16 +92,15 @@ def write_prepared(data: Path, records: list[dict[str, Any]], plan: Plan) -> Non
         pl.DataFrame(rows, schema=SCHEMA).write_parquet(temporary)
 
 
-def load_prepared(data: Path) -> pl.DataFrame:
-    """The table of prepared scans."""
+def load_prepared(data: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """The table of prepared scans; only ``columns`` of it where they are named."""
     path = data / "prepared.parquet"
     try:
-        frame = pl.read_parquet(path)
+        if set(SCHEMA) - set(pl.read_parquet_schema(path)):
+            raise UserError("written by another version of medssl", path, "delete it and run `medssl prepare` again")
+        return pl.read_parquet(path, columns=columns)
     except (OSError, pl.exceptions.PolarsError):
         raise UserError("not a readable table", path, "delete it and run `medssl prepare` again") from None
-    if set(SCHEMA) - set(frame.columns):
-        raise UserError("written by another version of medssl", path, "delete it and run `medssl prepare` again")
-    return frame
 
 
 def sweep(store: Path, kept: set[str]) -> None:

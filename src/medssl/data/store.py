@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from medssl.data.resident import Resident
 
+# Columns that a store is opened by; the rest of the tables is read when ``items`` are asked for.
+FROM_INDEX = ["item", "patient", "modality"]
+FROM_PREPARED = ["item", "stamp", "plan", "shape", "affine", "gain", "bias", "fill", "has_mask"]
 OPEN_FILES = 256  # kept open by each process; each costs a mapping, not memory
 SMALL_BYTES = 2**19  # an array up to this size is read once and kept whole, since opening it costs more than reading it
 KEPT_BYTES = 2**28  # most that a process keeps so
@@ -46,27 +49,25 @@ class Store:
         if not (self.data / "prepared.parquet").is_file():
             raise UserError("nothing prepared here", self.data, f"run `medssl prepare {data}` first")
         self.plan = Plan.read(self.data / "plan.toml")
-        frame = self.items
+        frame = self._table(FROM_INDEX, FROM_PREPARED)
         if frame.is_empty():
             raise UserError("no scan could be prepared", self.data, "see prepare_problems.csv")
-        if set(frame["plan"].to_list()) != {self.plan.hash}:
+        if set(frame["plan"].unique()) != {self.plan.hash}:
             raise UserError("plan.toml is not what the scans were prepared by", self.data, "run `medssl prepare` again")
         # Flat arrays, so that workers hold no Python object an item and pickling costs nothing.
         self.names = np.array(frame["item"].to_list(), "S")
         self.stamps = np.array(frame["stamp"].to_list(), "S")
-        self.shapes = np.array(frame["shape"].to_list(), np.int32)
+        self.shapes = frame["shape"].list.to_array(self.plan.dims).to_numpy().astype(np.int32)
         self.gain = frame["gain"].to_numpy().astype(np.float32)
         self.bias = frame["bias"].to_numpy().astype(np.float32)
         self.fill = frame["fill"].to_numpy().astype(np.int32)
-        self.headers = np.array(frame["affine"].to_list(), float).reshape(-1, 4, 4)
-        self.affines = self._registered(frame)
+        self.headers = frame["affine"].list.to_array(16).to_numpy().astype(float).reshape(-1, 4, 4)
+        self.affines = self._registered()
         self.has_mask = frame["has_mask"].to_numpy().astype(bool)
-        _, patients = np.unique(frame["patient"].to_numpy().astype(str), return_inverse=True)
-        self.patients = patients.astype(np.int64)
+        self.patients = _ranks(frame["patient"])
         # Codes count through the sorted names; "" is the name of scans whose modality nobody told.
-        names, modalities = np.unique(frame["modality"].fill_null("").to_numpy().astype(str), return_inverse=True)
-        self.modality_names = tuple(names.tolist())
-        self.modalities = modalities.astype(np.int64)
+        modality = frame["modality"].fill_null("")
+        self.modality_names, self.modalities = tuple(modality.unique().sort()), _ranks(modality)
         self.resident: Resident | None = None  # scans that a caller put in memory, whole
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._kept: dict[str, np.ndarray] = {}
@@ -74,12 +75,19 @@ class Store:
 
     @cached_property
     def items(self) -> "pl.DataFrame":
-        """One row a prepared scan, in the order of the index."""
+        """One row a prepared scan, in the order of the index; read when first asked for."""
+        frame = self._table()
+        if not np.array_equal(np.array(frame["item"].to_list(), "S"), self.names):
+            raise UserError("the tables were written anew since they were opened", self.data, "run the command again")
+        return frame
+
+    def _table(self, from_index: list[str] | None = None, from_prepared: list[str] | None = None) -> "pl.DataFrame":
+        """The rows of both tables, or some of their columns."""
         from medssl.data.catalog import load_index
         from medssl.data.prepared import load_prepared
 
-        prepared = load_prepared(self.data)
-        index = load_index(self.data)
+        prepared = load_prepared(self.data, from_prepared)
+        index = load_index(self.data, from_index)
         twice = [c for c in index.columns if c in prepared.columns and c != "item"]
         index = index.rename({c: f"file_{c}" for c in twice})
         return index.join(prepared, on="item", how="inner", maintain_order="left")
@@ -140,16 +148,19 @@ class Store:
             raise UserError(f"labels have shape {labels.shape}", row["item"], f"the stored scan has {row['shape']}")
         return Grid.of(json.loads(row["grid"])).back(labels)
 
-    def _registered(self, frame: "pl.DataFrame") -> np.ndarray:
+    def _registered(self) -> np.ndarray:
         """(n, 4, 4) stored voxels to RAS mm, ``headers`` corrected by what `medssl prepare --register` found."""
         path = self.data / REGISTERED
         known = read_json(path)["items"] if path.is_file() else {}
-        affines, stamps = self.headers.copy(), dict(zip(frame["item"], frame["stamp"], strict=True))
-        for row, item in enumerate(frame["item"]):
-            told = known.get(item)
-            if told and told["stamps"] == [stamps[item], stamps.get(told["to"])]:  # of the scans as they are now
+        affines = self.headers.copy()
+        for row, told in ((self._rows[item], told) for item, told in known.items() if item in self._rows):
+            now = [self._stamp(row), self._stamp(self._rows.get(told["to"]))]
+            if told["stamps"] == now:  # of the scans as they are now
                 affines[row] = np.reshape(told["correction"], (4, 4)) @ affines[row]
         return affines
+
+    def _stamp(self, row: int | None) -> str | None:
+        return None if row is None else self.stamps[row].decode()
 
     def row(self, item: int | str) -> int:
         """Row number of an item id; row numbers pass through."""
@@ -205,3 +216,8 @@ class Store:
         if len(self._open) > OPEN_FILES:
             self._open.popitem(last=False)
         return array
+
+
+def _ranks(values: "pl.Series") -> np.ndarray:
+    """(n,) int64: which of the sorted different values each one is."""
+    return values.rank("dense").to_numpy().astype(np.int64) - 1

@@ -108,7 +108,7 @@ def _earlier(out: Path, scans: Path) -> dict[str, str]:
         raise UserError(f"made from {before}", out, "choose another --out, or delete this one")
     if not (out / "index.parquet").exists():
         return {}
-    frame = load_index(out)
+    frame = load_index(out, ["item", "split"])
     return dict(zip(frame["item"].to_list(), frame["split"].to_list(), strict=True))
 
 
