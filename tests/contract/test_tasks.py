@@ -10,6 +10,7 @@ import torch
 
 from medssl.config import from_table, to_table
 from medssl.contract import Batch, Term, backpropagate, one_graph
+from medssl.engine.parts import Parts
 from medssl.rng import Rng
 from medssl.tasks import TASKS
 
@@ -154,3 +155,23 @@ def test_its_configuration_goes_through_a_table(name: str) -> None:
     config = made(name, 2).config
     table = {k: list(v) if isinstance(v, tuple) else v for k, v in to_table(config).items() if v is not None}
     assert from_table(type(config), table) == config
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_a_batch_in_parts_gives_the_gradient_and_terms_of_the_whole(name: str, dims: int, count: int) -> None:
+    """Though classes are weighed, unknown labels left out and overlaps counted over the batch: not part by part."""
+    results = []
+    for parts in (1, count):
+        task = made(name, dims, modalities=("CT", "MR"), channels=1).double()
+        batch = batch_for(task, name, b=5)
+        batch.image = torch.cat([batch.image, batch.image.flip(-1)], 1)
+        batch.present = torch.tensor([[True, True], [True, False], [False, True], [True, True], [True, False]])
+        batch.label[3] = torch.nan
+        assert Parts(task, 5, parts).rows() == [slice(0, 5)]
+        views = task.views(batch, Rng(0, 1))
+        views = replace(views, images={k: v.double() if v.is_floating_point() else v for k, v in views.images.items()})
+        terms = backpropagate(task.losses(views, 0.5))
+        results.append([*terms.values(), *(p.grad for p in task.parameters() if p.grad is not None)])
+    for whole, split in zip(*results, strict=True):
+        assert float((whole - split).abs().max()) <= 1e-12 * max(1.0, float(whole.abs().max()))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from medssl.contract import Term, backpropagate, one_graph
-from medssl.networks.cached import Cached
+from medssl.networks.cached import Cached, near_equal
 
 
 class Two(nn.Module):
@@ -69,3 +69,19 @@ def test_within_a_users_autocast_the_weights_still_learn():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         backpropagate(items(net, x, 2))
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in net.parameters())
+
+
+def test_no_sample_is_left_alone_in_a_chunk():
+    assert near_equal(7, 3) == [slice(0, 2), slice(2, 4), slice(4, 7)]
+    net = Two()
+    cached = Cached(net, torch.randn(7, 5, dtype=torch.float64), chunk=3)
+    assert [n for n, _ in net.calls] == [2, 2, 3]
+    assert [part for part, _ in cached.again()] == near_equal(7, 3)
+
+
+def test_what_goes_beside_is_cut_alike():
+    x, y = torch.randn(5, 2), torch.arange(5)
+    cached = Cached(lambda a, b: [a * b[:, None]], x, chunk=2, beside=(y,))
+    assert torch.equal(cached.maps[0], x * y[:, None])
+    for part, shared in cached.again():
+        assert torch.equal(shared.maps[0], x[part] * y[part, None])

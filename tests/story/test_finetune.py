@@ -22,6 +22,7 @@ from medssl import files
 from medssl.config import ModelOptions, replace, to_table
 from medssl.data.phantom import MODALITIES
 from medssl.data.store import Store
+from medssl.engine import log
 from medssl.errors import UserError
 from medssl.evaluate.metrics import classification, mean_over_items
 from medssl.networks.weights import export_state
@@ -30,6 +31,7 @@ from medssl.stages.finetune_score import Score
 from medssl.stages.finetune_setup import build, set_up
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.train import Finetune, LoopOptions
+from medssl.tasks.classify import Classify
 from medssl.tasks.segment import Segment
 
 
@@ -215,3 +217,66 @@ def test_memory_that_runs_out_becomes_advice(data: Path, tmp_path: Path, monkeyp
     with pytest.raises(UserError, match=r"out of memory with --batch 4.*--batch 2 fits"):
         finetune.run(options("segment", data, tmp_path / "run"))
     assert not (tmp_path / "run" / "done.json").exists()
+
+
+class Hungry:
+    """Memory ends at ``most`` samples in training; the run dies at the ``dies``-th encode."""
+
+    def __init__(self, kind: type, patched: pytest.MonkeyPatch, most: int = 2, dies: int = 0) -> None:
+        self.sizes: list[int] = []
+        real = kind.logits
+
+        def logits(task: Any, images: torch.Tensor, present: Any = None) -> torch.Tensor:
+            if task.training:
+                self.sizes.append(len(images))
+                if len(self.sizes) == dies:
+                    raise ZeroDivisionError
+                if len(images) > most:
+                    task.encoder(images)  # it moves running statistics before memory ends
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return real(task, images, present)
+
+        patched.setattr(kind, "logits", logits)
+
+
+def learnt(run: Path) -> Any:
+    clocks = ("samples_per_s", "data_wait", "elapsed_s")
+    rows = [{k: v for k, v in row.items() if k not in clocks} for row in log.read(run)]
+    return rows, result(run), (run / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [Classify, Segment])
+def test_memory_that_runs_out_makes_parts_said_aloud_recorded_and_kept(
+    kind: type, data: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    name = kind.__name__.lower()
+    given = options(name, data, tmp_path / "straight", loop=LoopOptions(
+        batch=4, workers=0, log_every=1, save_every_steps=2, threads=1, precision="32", device="cpu"))  # fmt: skip
+    with monkeypatch.context() as patched:
+        hungry = Hungry(kind, patched)
+        straight = finetune.run(given)
+    assert hungry.sizes == [4] + 6 * [2, 2, 2, 2]  # two parts, each encoded twice
+    said = capsys.readouterr().err
+    assert (
+        said.count("out of memory: the 4 samples of a step go in 2 parts of 2 from here on, encoded by gradient") == 1
+    )
+    assert "batch norm now averages over 2" in said
+    assert [row.get("parts") for row in log.read(straight) if "lr" in row] == 6 * [2]
+    broken = replace(given, out=tmp_path / "broken")
+    with monkeypatch.context() as patched:
+        Hungry(kind, patched, dies=1 + 4 * 4 + 3)  # in step 5, after the checkpoint of step 4
+        with pytest.raises(ZeroDivisionError):
+            finetune.run(broken)
+    with monkeypatch.context() as patched:
+        hungry = Hungry(kind, patched)
+        finetune.run(broken)
+    assert hungry.sizes == 2 * [2, 2, 2, 2]  # no attempt at the whole batch
+    assert learnt(straight) == learnt(broken.out)
+
+
+def test_where_parts_can_be_no_smaller_the_advice_names_another_patch(
+    data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    Hungry(Segment, monkeypatch, most=1)
+    with pytest.raises(UserError, match=r"out of memory with --batch 4 .*: not even 2 fit.*; try --batch 2 --patch 16"):
+        finetune.run(options("segment", data, tmp_path / "run"))

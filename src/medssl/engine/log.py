@@ -75,7 +75,8 @@ class Log:
         terms, rates = step.floats(), self.clock.lap(step.step)
         if self.metrics is not None:
             norms = {f"norm.{name}": value for name, value in step.norms.items()}
-            row = {"step": step.step, **terms, "lr": step.lr, **norms, **rates, **(extra or {})}
+            parts = {"parts": step.parts} if step.parts > 1 else {}
+            row = {"step": step.step, **terms, "lr": step.lr, **norms, **rates, **(extra or {}), **parts}
             row["elapsed_s"] = round(time.perf_counter() - self.began, 3)
             self.metrics.write({name: value for name, value in row.items() if name != "eta_s"})
         self.line.show(step.step, terms, rates)

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,23 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from medssl.contract import Batch, Method, backpropagate
-from medssl.engine.fit import autocast_each
+from medssl.engine.fit import Step, autocast_each
 from medssl.engine.parts import exhausted, release
 from medssl.errors import UserError
 from medssl.rng import Rng
+
+
+def advised(steps: Iterator[Step], advice: Callable[[], UserError]) -> Iterator[Step]:
+    """``steps``; memory that runs out in one whose parts can be no smaller becomes the error that says what to do."""
+    try:
+        yield from steps
+        return
+    except Exception as error:
+        if not exhausted(error):
+            raise
+    # Outside the handler: the traceback that it keeps would hold the failed step's memory.
+    release()
+    raise advice()
 
 
 def advice(

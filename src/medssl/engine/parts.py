@@ -3,7 +3,6 @@
 import gc
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from medssl import distributed
 from medssl.contract import Method
 from medssl.errors import UserError
+from medssl.networks.cached import near_equal
 
 T = TypeVar("T")
 
@@ -47,8 +47,7 @@ class Parts:
     def rows(self) -> list[slice]:
         """The rows of each part, near equal; all of them where the method encodes a ``chunk`` at a time itself."""
         count = 1 if self.method.coupled else self.count
-        ends = [self.batch * k // count for k in range(count + 1)]
-        return [slice(low, high) for low, high in pairwise(ends)]
+        return near_equal(self.batch, count)
 
     def check(self) -> None:
         """Refuse a number of parts that a person asked for and the method cannot take."""

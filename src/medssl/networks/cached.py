@@ -1,12 +1,19 @@
 """Gradient caching: a batch that does not fit is encoded a chunk at a time, and its gradient is exact."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medssl.contract import Shared, in_one_graph
+
+
+def near_equal(count: int, parts: int) -> list[slice]:
+    """``count`` rows in so many parts, whose sizes differ by one at most."""
+    return [slice(low, high) for low, high in pairwise(count * k // parts for k in range(parts + 1))]
 
 
 class Together:
@@ -25,26 +32,35 @@ class Cached:
 
     ``maps``, the levels ``keep`` of ``encode(x)``, are leaves as those of ``Shared``. With a ``chunk`` smaller than the
     batch they come from encodes without a graph; once all such terms have been yielded, ``again()`` encodes each chunk
-    anew and hands it the gradients that its leaves have collected. Batch-norm statistics are those of a chunk, and
-    their running means move at both encodes; whatever else ``encode`` does must be the same both times.
+    anew and hands it the gradients that its leaves have collected. Chunks are near equal, so that no sample is left
+    alone in one. Batch-norm statistics are those of a chunk, and their running means move at both encodes; whatever
+    else ``encode`` does must be the same both times. ``beside``: more tensors (b, …) that it takes after ``x``.
     """
 
     def __init__(
-        self, encode: Callable[[Tensor], Sequence[Tensor]], x: Tensor, chunk: int = 0, keep: Sequence[int] = (-1,)
+        self,
+        encode: Callable[..., Sequence[Tensor]],
+        x: Tensor,
+        chunk: int = 0,
+        keep: Sequence[int] = (-1,),
+        beside: Sequence[Tensor] = (),
     ) -> None:
-        self._encode, self._x, self._keep = encode, x, keep
+        self._encoder, self._inputs, self._keep = encode, (x, *beside), keep
         several = 0 < chunk < len(x)
-        self._parts = [slice(i, i + chunk) for i in range(0, len(x), chunk)] if several else [slice(None)]
+        self._parts = near_equal(len(x), math.ceil(len(x) / chunk)) if several else [slice(None)]
         self.whole: Shared | None = None
         if not several or in_one_graph():
-            levels = zip(*(encode(x[part]) for part in self._parts), strict=True)
+            levels = zip(*(self._encode(part) for part in self._parts), strict=True)
             self.whole = Shared([torch.cat(level) if several else level[0] for level in levels])
             self.maps = [self.whole.maps[level] for level in keep]
             return
         with torch.no_grad():
-            found = [[maps[level] for level in keep] for maps in (encode(x[part]) for part in self._parts)]
+            found = [[maps[level] for level in keep] for maps in (self._encode(part) for part in self._parts)]
         torch.clear_autocast_cache()  # it holds copies of the weights that know no gradient
         self.maps = [torch.cat(level).requires_grad_() for level in zip(*found, strict=True)]
+
+    def _encode(self, part: slice) -> Sequence[Tensor]:
+        return self._encoder(*(tensor[part] for tensor in self._inputs))
 
     def gradients(self) -> dict[Any, Tensor]:
         """What the maps have collected so far, by level, as of ``Shared``."""
@@ -61,7 +77,7 @@ class Cached:
             if self.whole is not None:
                 yield part, Shared([level[part] for level in self.whole.maps])  # one graph: nothing is cut
                 continue
-            shared = Shared(self._encode(self._x[part]))
+            shared = Shared(self._encode(part))
             for level, leaf in zip(self._keep, self.maps, strict=True):
                 if leaf.grad is not None and shared.maps[level].requires_grad:
                     shared.maps[level].grad = leaf.grad[part]

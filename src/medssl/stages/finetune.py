@@ -6,7 +6,7 @@ predictions/ where asked for. The same command resumes, or returns at once where
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from medssl.data.several import with_present
 from medssl.engine import checkpoint, log, machine, memory, record
 from medssl.engine.fit import NonFinite, Step, fit
 from medssl.engine.optim import make_optimizer, warmup_cosine
+from medssl.engine.parts import Parts
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, raise_all
 from medssl.networks.weights import export_state
@@ -93,7 +94,7 @@ class Training:
             scales={"encoder": options.encoder_lr} if setup.init else {},
         )
         found = checkpoint.load(options.out, task, self.optimizer, fabric)
-        self.start, kept = found.step, found.extra.get("best")
+        self.start, kept, self.parts = found.step, found.extra.get("best"), found.extra.get("parts", 1)
         self.best = Best(kept["step"], Score(**kept["score"]), kept["state"]) if kept else None
 
     def run(self) -> int:
@@ -111,7 +112,7 @@ class Training:
         timer = checkpoint.Timer(loop.save_every_steps, loop.save_every_minutes)
         done = self.start
         with Stop() as stop, diary:
-            for step in self._steps():
+            for step in self._steps(diary.say):
                 done = step.step
                 diary.count(step)
                 with diary.clock.paused():
@@ -128,26 +129,23 @@ class Training:
             print(f"stopped; step {done} of {options.steps} is saved in {options.out}", file=sys.stderr)
             raise KeyboardInterrupt
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self, tell: Callable[[str], object]) -> Iterator[Step]:
         options = self.options
-        try:
-            yield from self._fit(options, self.start, options.steps)
-            return
-        except Exception as error:
-            if not memory.exhausted(error):
-                raise
-        # Outside the handler: the traceback that it keeps would hold the failed step's memory.
-        memory.release()
-        fits = memory.largest_fitting(self._attempt, options.loop.batch)
-        raise memory.explain(fits, options.loop.batch, self.setup.config.size)
+        parts = Parts(self.task, options.loop.batch, self.parts, tell)
+        for step in memory.advised(self._fit(options, self.start, options.steps, parts), self._advice):
+            self.parts = parts.count
+            yield step
+
+    def _advice(self) -> UserError:
+        batch, patch = self.options.loop.batch, self.setup.config.size
+        fits = memory.largest_fitting(self._attempt, batch, LEAST_BATCH)
+        return memory.explain(fits, batch, patch, LEAST_BATCH)
 
     def _attempt(self, batch: int) -> None:
-        if batch < LEAST_BATCH:
-            raise MemoryError
         smaller = replace(self.options, loop=replace(self.options.loop, batch=batch, workers=0))
-        next(self._fit(smaller, 0, 1))
+        next(self._fit(smaller, 0, 1, Parts(self.task, batch)))
 
-    def _fit(self, options: Finetune, start: int, steps: int) -> Iterator[Step]:
+    def _fit(self, options: Finetune, start: int, steps: int, parts: Parts) -> Iterator[Step]:
         return fit(
             self.task,
             training_batches(options, self.setup, self.task, start),
@@ -159,6 +157,7 @@ class Training:
             lr=partial(warmup_cosine, peak=options.optim.lr, warmup=options.optim.warmup),
             clip=options.optim.clip,
             log_every=options.loop.log_every,
+            parts=parts,
         )
 
     def _validate(self, step: int) -> dict[str, float]:
@@ -175,7 +174,8 @@ class Training:
     def _save(self, step: int) -> None:
         best = self.best
         kept = {"step": best.step, "score": vars(best.score), "state": best.state} if best else None
-        checkpoint.save(self.options.out, self.task, self.optimizer, self.fabric, step, {"best": kept})
+        extra = {"best": kept, "parts": self.parts}
+        checkpoint.save(self.options.out, self.task, self.optimizer, self.fabric, step, extra)
 
 
 def training_batches(options: Finetune, setup: Setup, task: Task, start: int) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from medssl.engine import machine, memory
 from medssl.engine.fit import Step, fit
 from medssl.engine.log import Log, clock
 from medssl.engine.optim import warmup_cosine
-from medssl.engine.parts import Parts, exhausted, release
+from medssl.engine.parts import Parts
 from medssl.engine.stop import Stop
 from medssl.errors import UserError
 from medssl.stages.configure import optim_of
@@ -30,23 +30,18 @@ def steps_of(job: "Job", stop: Stop, diary: Log) -> Iterator[Step]:
     options, optim = job.options, optim_of(job.options)
     parts = Parts(job.method, options.loop.batch // world_size(), job.parts, diary.say)
     schedule = partial(warmup_cosine, peak=optim.lr, warmup=optim.warmup)
+    steps = fit(
+        job.method, iter(_feed(job, diary)), job.optimizer, job.fabric,
+        steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=optim.clip,
+        log_every=options.loop.log_every, parts=parts,
+    )  # fmt: skip
     try:
-        for step in fit(
-            job.method, iter(_feed(job, diary)), job.optimizer, job.fabric,
-            steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=optim.clip,
-            log_every=options.loop.log_every, parts=parts,
-        ):  # fmt: skip
+        for step in memory.advised(steps, partial(advice, job, parts)):
             job.parts = parts.count
             yield step
-        return
-    except Exception as error:
-        if stop.requested and isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            return
-        if not exhausted(error):
+    except RuntimeError as error:
+        if not (stop.requested and "DataLoader worker" in str(error)):
             raise
-    # Outside the handler: the traceback that it keeps would hold the failed step's memory.
-    release()
-    raise advice(job, parts)
 
 
 def advice(job: "Job", parts: Parts) -> UserError:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -19,7 +20,7 @@ from medssl.distributed import world_size
 from medssl.engine import machine, memory
 from medssl.engine.fit import fit
 from medssl.engine.log import clock
-from medssl.engine.parts import Parts, exhausted, release
+from medssl.engine.parts import Parts
 from medssl.errors import UserError
 from medssl.stages import pretrain
 from medssl.stages.configure import method_config, optim_of
@@ -120,15 +121,7 @@ def _measure(
     kind, config, reader = method_config(options, settings, store, rows)
     job = pretrain.make_job(options, kind(config), store, rows, fabric, reader)
     parts = Parts(job.method, loop.batch, job.parts, print)
-    try:
-        pace = _pace(job, parts)
-    except Exception as error:
-        if not exhausted(error):
-            raise
-        pace = None
-    if pace is None:  # outside the handler: the traceback that it keeps would hold the failed step's memory
-        release()
-        raise advice(job, parts)
+    pace = _pace(job, parts)
     peak, held_s = memory.peak_bytes(fabric.device), _held_s(job) if hold else None
     return Way(name, options, tuple(config.size), pace, parts.count, peak, held_s, hardware.precision)
 
@@ -136,10 +129,11 @@ def _measure(
 def _pace(job: pretrain.Job, parts: Parts) -> Pace:
     times, began = [], time.perf_counter()
     before, lr = began, optim_of(job.options).lr
-    for step in fit(
+    steps = fit(
         job.method, job.batches(0, workers=0), job.optimizer, job.fabric,
         steps=STEPS, lr=lambda progress: lr, parts=parts, log_every=STEPS,
-    ):  # fmt: skip
+    )  # fmt: skip
+    for step in memory.advised(steps, partial(advice, job, parts)):
         finished(job.fabric.device)
         now = time.perf_counter()
         times.append((step.data_wait_s, now - before - step.data_wait_s))

@@ -258,7 +258,6 @@ def _log(job: Job, diary: log.Log, step: Step) -> None:
     turn = step.step // every > max(0, step.step - job.options.loop.log_every) // every
     measures: Any = getattr(job.method, "measures", None)
     found: dict[str, float] = {} if measures is None else measures(step.step / job.options.steps)
-    found |= {"parts": step.parts} if step.parts > 1 else {}
     with diary.clock.paused():
         if (turn or step.step == job.options.steps) and job.fabric.is_global_zero:
             found |= job.monitor(job.encoder, job.fabric.device)

@@ -90,12 +90,14 @@ class Classify(Task):
     def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
         """Weighted cross-entropy."""
         self.hold(progress)
-        logits = self.logits(views["image"], views.drawn.get("present")).float()
+        cached = self.cached_logits(views)
+        logits = cached.maps[-1].float()
         label = views["label"].to(logits)
         if self.config.kind == "one":
             yield Term("cross_entropy", one_of(logits, label, self.weight_true))
         else:
             yield Term("cross_entropy", many_of(logits, label, self.weight_true, self.weight_false))
+        yield from (shared for _, shared in cached.again())
 
     def logits(self, images: Tensor, present: Tensor | None = None) -> Tensor:
         """(b, k) from (b, C, *spatial); of M modalities (b, M·C, *spatial), present (b, M)."""

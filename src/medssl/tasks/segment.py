@@ -96,12 +96,12 @@ class Segment(Task):
     def losses(self, views: Views, progress: float) -> Iterator[Term | Shared]:
         """Soft Dice and cross-entropy, equal weights (nnU-Net, doi:10.1038/s41592-020-01008-z)."""
         self.hold(progress)
-        shared = Shared([self.logits(views["image"], views.drawn.get("present"))])
-        logits = shared.maps[0].float()
+        cached = self.cached_logits(views)
+        logits = cached.maps[-1].float()
         yield Term("dice", soft_dice(logits, views["mask"]))
-        logits = shared.maps[0].float()
+        logits = cached.maps[-1].float()
         yield Term("cross_entropy", F.cross_entropy(logits, views["mask"]))
-        yield shared
+        yield from (shared for _, shared in cached.again())
 
     def logits(self, images: Tensor, present: Tensor | None = None) -> Tensor:
         """(b, 1 + structures, *spatial) from (b, C, *spatial); of M modalities (b, M·C, *spatial), present (b, M)."""

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
+from medssl.batch import Views
 from medssl.config import ModelConfig
 from medssl.contract import Method
 from medssl.errors import UserError
+from medssl.networks.cached import Cached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,19 @@ class Task(Method):
     """A method that learns from labels: ``encoder`` may come pre-trained, what follows starts anew."""
 
     config: TaskConfig
+    # Classes are weighed, and overlaps counted, over the batch; its logits are small beside what makes them.
+    coupled = "its loss is a mean over the whole batch, weighted or of overlaps"
+    cached = True
+
+    def cached_logits(self, views: Views) -> Cached:
+        """The logits of all samples for losses over the batch, made ``chunk`` samples at a time."""
+        present = views.drawn.get("present")
+        beside = () if present is None else (present,)
+        return Cached(lambda *x: [self.logits(*x)], views["image"], self.chunk, beside=beside)
+
+    def logits(self, images: Tensor, present: Tensor | None = None) -> Tensor:
+        """(b, k, …) from (b, C, *spatial); of M modalities (b, M·C, *spatial), present (b, M)."""
+        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Self:
         """Training mode; a frozen encoder stays as it is, running statistics of its normalisation included."""
