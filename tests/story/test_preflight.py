@@ -6,7 +6,7 @@ import pytest
 
 from medssl.cli import main
 from medssl.engine import log
-from medssl.stages import preflight
+from medssl.stages import pace, preflight
 from medssl.stages.options.train import Preflight
 from scans import prepared_pictures
 
@@ -20,6 +20,7 @@ def data(tmp_path_factory):
 
 def test_it_measures_and_advises_and_leaves_nothing_behind(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight, "BUDGET_S", 1e6)  # however busy the machine is that tests it
     found = []
     real = preflight._table
     monkeypatch.setattr(preflight, "_table", lambda ways, hours: found.extend(ways) or real(ways, hours))
@@ -108,3 +109,27 @@ def test_pretrain_says_what_its_first_steps_show_and_learns_the_same(data, tmp_p
                 r"preflight: 3 steps take about \d+:\d+; (compute|data) is what limits it; .* help", told[1]
             )
     assert rows[0] == rows[1]
+
+
+def test_pretrain_corrects_an_estimate_that_was_wrong_once(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pace, "PROOF_STEPS", 2)
+    monkeypatch.setattr(pace, "PROOF_S", 0.0)
+    monkeypatch.setattr(pace, "seconds", lambda *_: 600.0)
+    words = f"pretrain moco --data {data} --out {tmp_path / 'run'} --steps 12 --log-every 4 --precision 32 {TINY}"
+    assert main(words.split()) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("preflight: ")]
+    assert "preflight: 7 steps take about 1:10:00" in told[1]
+    assert re.match(
+        r"preflight: a step takes .* s, not 600 s as first measured: the 5 steps that are left take", told[2]
+    )
+    assert len(told) == 3
+
+
+def test_a_busy_machine_is_told(data, monkeypatch, capsys):
+    monkeypatch.setattr(preflight, "BUDGET_S", 0.0)
+    real = preflight.measured
+    for spread, said in ((1.2, False), (3.4, True)):
+        monkeypatch.setattr(preflight, "measured", lambda times, spread=spread: (real(times)[0], spread))
+        preflight.run(main_options(data))
+        out = capsys.readouterr().out
+        assert ("the machine is busy, blocks of steps took 1 to 3.4 × as long" in out) == said

@@ -90,6 +90,7 @@ class Clock:
 
     def __init__(self, steps: int) -> None:
         self.steps, self.warm = steps, False
+        self.away_s = 0.0
         self.restart()
 
     def restart(self) -> None:
@@ -117,7 +118,13 @@ class Clock:
         """Probes and checkpoints are not the loop's time."""
         paused = time.perf_counter()
         yield
-        self.began += time.perf_counter() - paused
+        away_s = time.perf_counter() - paused
+        self.began += away_s
+        self.away_s += away_s
+
+    def now_s(self) -> float:
+        """An instant on a clock that stands still while paused."""
+        return time.perf_counter() - self.away_s
 
     def lap(self, step: int) -> dict[str, float]:
         """samples_per_s, data_wait (share of the time) and eta_s; begins the next lap. Empty where no step counts."""

@@ -1,6 +1,6 @@
 """The steps of a pre-training: fed as the first ones show is best, in parts where memory is short."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,33 @@ if TYPE_CHECKING:
     from medssl.stages.pretrain import Job
 
 UNMEASURED = 2  # loader processes where nobody said and nothing is measured
+WRONG = 1.5  # ratio of the pace that came to the pace that was said, either way, from which the estimate is corrected
+PROOF_STEPS, PROOF_S = 20, 10.0  # that must have passed before it is
+
+
+class Promise:
+    """What was said of a step's time, held against the clock: it is corrected once, if it was wrong."""
+
+    def __init__(self, steps: int, now_s: Callable[[], float]) -> None:
+        self.steps, self.now_s, self.step_s = steps, now_s, 0.0
+
+    def make(self, step_s: float, at: int) -> None:
+        """Say from step ``at`` on that a step takes ``step_s``."""
+        self.step_s, self.at, self.began_s = step_s, at, self.now_s()
+
+    def kept(self, step: int) -> str:
+        """ "" after ``step`` steps, or the sentence that corrects what was said: the only one."""
+        done, passed_s = (step - self.at, self.now_s() - self.began_s) if self.step_s else (0, 0.0)
+        if done < PROOF_STEPS or passed_s < PROOF_S or step >= self.steps:
+            return ""
+        said_s, found_s = self.step_s, passed_s / done
+        if 1 / WRONG <= found_s / said_s <= WRONG:
+            return ""
+        self.step_s = 0.0
+        return (
+            f"preflight: a step takes {found_s:.3g} s, not {said_s:.3g} s as first measured: "
+            f"the {self.steps - step} steps that are left take about {clock((self.steps - step) * found_s)}"
+        )
 
 
 def steps_of(job: "Job", stop: Stop, diary: Log) -> Iterator[Step]:
@@ -30,14 +57,17 @@ def steps_of(job: "Job", stop: Stop, diary: Log) -> Iterator[Step]:
     options, optim = job.options, optim_of(job.options)
     parts = Parts(job.method, options.loop.batch // world_size(), job.parts, diary.say)
     schedule = partial(warmup_cosine, peak=optim.lr, warmup=optim.warmup)
+    promise = Promise(options.steps, diary.clock.now_s)
     steps = fit(
-        job.method, iter(_feed(job, diary)), job.optimizer, job.fabric,
+        job.method, iter(_feed(job, diary, promise)), job.optimizer, job.fabric,
         steps=options.steps, start=job.start, seed=options.model.seed, lr=schedule, clip=optim.clip,
         log_every=options.loop.log_every, parts=parts,
     )  # fmt: skip
     try:
         for step in memory.advised(steps, partial(advice, job, parts)):
             job.parts = parts.count
+            if sentence := promise.kept(step.step):
+                diary.say(sentence)
             yield step
     except RuntimeError as error:
         if not (stop.requested and "DataLoader worker" in str(error)):
@@ -55,7 +85,7 @@ def advice(job: "Job", parts: Parts) -> UserError:
     return memory.advice(job.method, job.fabric, *shape, least=least, ranks=ranks, whole=parts.obstacle)
 
 
-def _feed(job: "Job", diary: Log) -> Feed:
+def _feed(job: "Job", diary: Log, promise: Promise) -> Feed:
     options, loop = job.options, job.options.loop
     measured = options.preflight and loop.workers is None
 
@@ -64,6 +94,7 @@ def _feed(job: "Job", diary: Log) -> Feed:
         if measured and feed.pace is not None:
             for sentence in told(feed, feed.pace, options.steps - feed.at, job.fabric.device, loop.precision):
                 diary.say(sentence)
+            promise.make(seconds(feed.pace, feed.workers or 0), feed.at)
 
     return Feed(
         job.batches, job.start, options.steps, job.store, job.rows,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, cast
 
 import torch
@@ -29,7 +29,9 @@ from medssl.stages.options.train import Preflight
 from medssl.stages.pace import advice, bound, finished, remedies, seconds
 
 BUDGET_S = 100.0  # for all measurements; one that has begun is finished
-STEPS = WARM + TIMED  # of a measurement
+BLOCK, BLOCKS = 2, 5  # steps of a block, and blocks of a measurement: their median counts
+STEPS = WARM + BLOCK * BLOCKS  # of a measurement
+UNSTEADY = 1.5  # slowest block ÷ quickest from which the machine is busy with other work
 PATIENCE_S = 20.0  # for one, where steps are slow; then two steps are enough
 SLOW_S = 50.0  # and beyond this one
 MOST_HELD = 4 * 2**30  # bytes; a larger set is not put in memory for the sake of a measurement
@@ -40,13 +42,15 @@ GAIN = 1.1  # ratio from which on another batch is worth a word
 class Way:
     """One way to run and what it costs.
 
-    ``parts``: in how many a batch went for want of memory. ``held_s``: to make a batch of scans in memory, if they fit.
+    ``spread``: the slowest block of steps ÷ the quickest. ``parts``: in how many a batch went for want of memory.
+    ``held_s``: to make a batch of scans in memory, if they fit.
     """
 
     name: str
     options: Preflight
     size: tuple[int, ...]
     pace: Pace
+    spread: float
     parts: int
     peak_bytes: int
     held_s: float | None
@@ -84,8 +88,9 @@ def run(options: Preflight, settings: Mapping[str, Any] | None = None) -> list[W
         first = _measure(f"precision {chosen.precision}", options, settings, store, hold=True)
         ways = [first]
         for name, other in _others(first, chosen):
-            ahead_s = 2 * STEPS * first.step_s * other.loop.batch / options.loop.batch
-            if time.perf_counter() - began + ahead_s < BUDGET_S:
+            step_s = first.step_s * other.loop.batch / options.loop.batch
+            ahead_s = max(2 * step_s, min(STEPS * step_s, PATIENCE_S))
+            if time.perf_counter() - began + 2 * ahead_s < BUDGET_S:  # twice: a network is built too
                 with suppress(UserError):  # otherwise it need not be possible, or fit into memory
                     ways.append(_measure(name, other, settings, store))
         best = min((way for way in ways if way.options.loop.batch == options.loop.batch and way.size == first.size),
@@ -121,12 +126,13 @@ def _measure(
     kind, config, reader = method_config(options, settings, store, rows)
     job = pretrain.make_job(options, kind(config), store, rows, fabric, reader)
     parts = Parts(job.method, loop.batch, job.parts, print)
-    pace = _pace(job, parts)
+    pace, spread = measured(_times(job, parts))
     peak, held_s = memory.peak_bytes(fabric.device), _held_s(job) if hold else None
-    return Way(name, options, tuple(config.size), pace, parts.count, peak, held_s, hardware.precision)
+    return Way(name, options, tuple(config.size), pace, spread, parts.count, peak, held_s, hardware.precision)
 
 
-def _pace(job: pretrain.Job, parts: Parts) -> Pace:
+def _times(job: pretrain.Job, parts: Parts) -> list[tuple[float, float]]:
+    """Seconds to load and to take each step, after those that warm up."""
     times, began = [], time.perf_counter()
     before, lr = began, optim_of(job.options).lr
     steps = fit(
@@ -140,8 +146,15 @@ def _pace(job: pretrain.Job, parts: Parts) -> Pace:
         before = now
         if now - began > (PATIENCE_S if len(times) > 1 else SLOW_S):
             break
-    load, taken = zip(*(times[WARM:] or times[-1:]), strict=True)
-    return Pace(median(load), median(taken))
+    return times[WARM:] or times[-1:]
+
+
+def measured(times: Sequence[tuple[float, float]]) -> tuple[Pace, float]:
+    """The median over blocks of steps, and how many times as long as the quickest the slowest block took."""
+    cut = range(0, max(len(times) - BLOCK + 1, 1), BLOCK)  # what is left of a block at the end is left out
+    blocks = [tuple(map(mean, zip(*times[at : at + BLOCK], strict=True))) for at in cut]
+    load, taken = (median(seconds) for seconds in zip(*blocks, strict=True))
+    return Pace(load, taken), max(map(sum, blocks)) / max(min(map(sum, blocks)), 1e-9)
 
 
 def _held_s(job: pretrain.Job) -> float | None:
@@ -178,9 +191,11 @@ def _fitting(way: Way, hours: float) -> int:
 
 def _advice(ways: Sequence[Way], first: Way, options: Preflight) -> list[str]:
     """What the measurements say, a line each; the last is what to add to the command."""
+    busy = ways[0].spread > UNSTEADY
     best, device = ways[0], torch.device(machine.choose(options.loop.device).device)
     told = [
-        f"{options.steps} steps take about {clock(options.steps * best.step_s)}",
+        f"{options.steps} steps take about {clock(options.steps * best.step_s)}"
+        + (f", or not: the machine is busy, blocks of steps took 1 to {best.spread:.1f} × as long" if busy else ""),
         f"memory: {first.peak_bytes / 2**30:.1f} GiB at most"
         + (f"; the batch had to go in {first.parts} parts" if first.parts > 1 else ""),
         f"limited by: {bound(best.pace, best.workers)}",
