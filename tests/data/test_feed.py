@@ -78,7 +78,7 @@ def test_what_a_person_chose_holds_from_the_first_batch(fed, store):
 
 def test_a_cache_is_neither_forced_nor_made_where_it_does_not_fit(fed, store, monkeypatch):
     assert not fed(load_s=1.0, step_s=0.01, steps=10**6, cache="off")[0].held
-    monkeypatch.setattr(feed, "room_bytes", lambda: 1000.0)
+    monkeypatch.setattr(feed, "room_bytes", lambda device=None: 1000.0)
     assert not fed(load_s=1.0, step_s=0.01, steps=10**6)[0].held
     with pytest.raises(UserError, match=r"GiB in memory, and .* GiB may be used \(--cache\): leave it out"):
         fed(load_s=1.0, step_s=0.01, cache="on")
@@ -129,6 +129,44 @@ def test_loader_processes_share_what_is_held(store):
         file.write_bytes(b"gone")
     found = batches(store, [0, 1, 2], region=(16, 16, 12), batch=2, steps=STEPS, seed=3, workers=1)
     assert torch.equal(torch.stack([batch.image for batch in found]), expected)
+
+
+@pytest.mark.parametrize("region", [(16, 16, 12), (30, 8, 20)])  # scans are 20×24×18: the second stands out of them
+def test_crops_cut_on_a_device_are_those_of_the_files_to_the_bit(store, region, monkeypatch):
+    def made():
+        drawn = batches(
+            store, [0, 1, 2], region=region, batch=2, steps=STEPS, seed=3, masks=True, foreground=0.5, start=2
+        )
+        return [vars(batch) for batch in drawn]
+
+    expected = made()
+    store.resident = Resident(store, [0, 1, 2], torch.device("cpu"))
+    assert not store.resident.buffer.is_shared() and store.resident[0] is None
+    elsewhere = store.read(0)  # by whoever wants an array here
+    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("read from the file"))
+    for one, two in zip(expected, made(), strict=True):
+        for name, value in one.items():
+            same = value == two[name] if not isinstance(value, torch.Tensor) else torch.equal(value, two[name])
+            assert same and getattr(value, "dtype", None) == getattr(two[name], "dtype", None), name
+    assert torch.equal(store.resident.on_device(0), torch.from_numpy(elsewhere))
+
+
+def test_a_scan_that_the_device_does_not_hold_is_read_from_its_file(store):
+    expected = drawn(store)
+    store.resident = Resident(store, [0, 2], torch.device("cpu"))
+    assert torch.equal(drawn(store), expected)
+
+
+def test_a_device_needs_no_loader_processes(fed, store, monkeypatch):
+    given, expected = {"cache": "device", "device": torch.device("cpu")}, drawn(store)
+    one, asked, seen = fed(1.0, 0.1, steps=10**6, **given)
+    assert asked == [(0, 0), (5, 0)]
+    assert one.workers == 0 and one.held and store.resident.device == torch.device("cpu")
+    assert torch.equal(seen, expected)
+    store.resident = None
+    monkeypatch.setattr(feed, "room_bytes", lambda device: 10.0 if device == torch.device("cpu") else 1e12)
+    with pytest.raises(UserError, match=r"the scans take .* may be used"):
+        fed(1.0, 0.1, **given)
 
 
 def test_room_is_a_share_of_the_least_that_is_free(tmp_path, monkeypatch):

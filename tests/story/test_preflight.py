@@ -78,6 +78,7 @@ def main_options(data) -> Preflight:
         ("--method moco --accumulate 3 --batch 4", "batch norm averages over 2 samples or more"),
         ("--method simclr --accumulate 9 --batch 4", "--accumulate 9 for 4 samples"),
         ("--method moco --compile --checkpoint-activations", "choose one"),
+        ("--method moco --cache device --workers 2", "--workers 2 cannot cut crops in the memory of a device"),
         ("--method moco --queues 3", "medssl preflight moco --help"),
     ],
 )
@@ -89,7 +90,7 @@ def test_mistakes_are_told_in_one_sentence(data, capsys, words, said):
 
 def test_pretrain_says_what_its_first_steps_show_and_learns_the_same(data, tmp_path, capsys):
     rows = []
-    for more in ("", "--no-preflight --workers 0 --cache on"):
+    for more in ("", "--no-preflight --workers 0 --cache on", "--no-preflight --cache device"):
         run = tmp_path / f"run{len(rows)}"
         words = f"pretrain moco --data {data} --out {run} --steps 8 --log-every 1 --precision 32 {TINY} {more}"
         assert main(words.split()) == 0
@@ -108,7 +109,7 @@ def test_pretrain_says_what_its_first_steps_show_and_learns_the_same(data, tmp_p
             assert re.match(
                 r"preflight: 3 steps take about \d+:\d+; (compute|data) is what limits it; .* help", told[1]
             )
-    assert rows[0] == rows[1]
+    assert rows[0] == rows[1] == rows[2]
 
 
 def test_pretrain_corrects_an_estimate_that_was_wrong_once(data, tmp_path, monkeypatch, capsys):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
 from medssl.contract import Batch
 from medssl.data.jobs import cores
 from medssl.data.resident import Resident, room_bytes
@@ -41,8 +43,9 @@ class Pace:
 class Feed:
     """Iterates over ``batches(start, workers)`` up to ``steps``; after the first few maybe with a cache, or workers.
 
-    ``workers`` and ``cache`` (auto, on, off) are what a person chose; None and auto are left to the clock. ``tell`` is
-    called once, with the feed, when it has settled. ``wait`` returns when the device has done what it was given.
+    ``workers`` and ``cache`` (auto, on, off, device) are what a person chose; None and auto are left to the clock.
+    ``device`` is where ``cache`` may say that crops are cut. ``tell`` is called once, with the feed, when it has
+    settled. ``wait`` returns when the device has done what it was given.
     """
 
     def __init__(
@@ -55,23 +58,26 @@ class Feed:
         *,
         workers: int | None = None,
         cache: str = "auto",
+        device: torch.device | None = None,
         share: int = 1,
         tell: Callable[["Feed"], object] = lambda feed: None,
         wait: Callable[[], object] = lambda: None,
     ) -> None:
         self.batches, self.at, self.steps, self.store, self.rows = batches, start, steps, store, rows
         self.workers, self.cache, self.share, self.tell, self.wait = workers, cache, share, tell, wait
+        self.device = (device or torch.device("cpu")) if cache == "device" else None
         self.pace: Pace | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.cache == "on":
+        if self.cache in ("on", "device"):
             self._hold()
         if self.workers is None:
             yield from self._timed()
             if self._cache_pays():
                 self._hold()
                 yield from self._timed()
-            self.workers = 0 if self.pace is None else workers_for(self.pace, self.steps - self.at, cores(self.share))
+            here = self.pace is None or self.device is not None  # loader processes cannot share what lies on a device
+            self.workers = 0 if here else workers_for(self.pace, self.steps - self.at, cores(self.share))
         source = self.batches(self.at, self.workers)
         first = next(source, None)  # loader processes have started once it is here
         self.tell(self)
@@ -113,11 +119,13 @@ class Feed:
         return size <= room_bytes() / self.share and gain_s > START_S + 2 * size / READ_BYTES_PER_S
 
     def _hold(self) -> None:
-        size, room = self.store.bytes(self.rows), room_bytes() / self.share
+        alone = self.device is not None and self.device.type != "cpu"  # each rank has a device of its own
+        size, room = self.store.bytes(self.rows), room_bytes(self.device) / (1 if alone else self.share)
         if size > room:
-            what = f"the scans take {size / 2**30:.1f} GiB in memory, and {room / 2**30:.1f} GiB may be used"
+            where = "on the device" if alone else "in memory"
+            what = f"the scans take {size / 2**30:.1f} GiB {where}, and {room / 2**30:.1f} GiB may be used"
             raise UserError(what, "--cache", "leave it out: crops are then read from the prepared files")
-        self.store.resident = Resident(self.store, self.rows)
+        self.store.resident = Resident(self.store, self.rows, self.device)
 
 
 def workers_for(pace: Pace, steps_left: int, cores: int) -> int:

@@ -8,13 +8,15 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from medssl.contract import Batch
-from medssl.data.store import Store
+from medssl.data.store import Box, Store
 from medssl.errors import UserError
 from medssl.rng import stream
 
@@ -151,18 +153,22 @@ def cut(
     labels: np.ndarray | None = None,
 ) -> Batch:
     """The regions that begin at ``starts`` in the scans ``rows``, as one batch."""
-    image = np.empty((len(rows), store.plan.channels, *region), store.plan.dtype)
+    shape, dtype = (len(rows), store.plan.channels, *region), store.plan.dtype
+    device = None if store.resident is None else store.resident.device
+    image: Any = (
+        np.empty(shape, dtype) if device is None else torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+    )
     mask = np.zeros((len(rows), *region), np.int16) if masks else None
     for i, (row, start) in enumerate(zip(rows.tolist(), starts, strict=True)):
         inside, target = _overlap(start, region, store.shapes[row])
         whole = all(t.stop - t.start == r for t, r in zip(target, region, strict=True))
         if not whole:
-            image[i] = store.fill[row]
-        image[i][(slice(None), *target)] = store.read(row, inside)
+            image[i] = int(store.fill[row])
+        image[i][(slice(None), *target)] = store.read(row, inside) if device is None else _on_device(store, row, inside)
         if mask is not None and store.has_mask[row]:
             mask[i][target] = store.read_mask(row, inside)
     return Batch(
-        image=torch.from_numpy(image),
+        image=torch.as_tensor(image),
         gain=torch.from_numpy(store.gain[rows]),
         bias=torch.from_numpy(store.bias[rows]),
         item=torch.from_numpy(np.asarray(rows, np.int64)),
@@ -172,6 +178,12 @@ def cut(
         label=None if labels is None else torch.from_numpy(np.asarray(labels, np.float32)),
         modality=torch.from_numpy(store.modalities[rows]),
     )
+
+
+def _on_device(store: Store, row: int, box: Box) -> Tensor:
+    """Stored values where the scan lies; of one that is not held there, from its file."""
+    held = store.resident and store.resident.on_device(row)
+    return torch.from_numpy(store.read(row, box)) if held is None else held[(slice(None), *box)]
 
 
 def central(shape: Sequence[int], region: Sequence[int]) -> tuple[int, ...]:

@@ -43,6 +43,8 @@ class Store:
     RAS mm), gain, bias (normalised = clip(stored · gain + bias, *plan.value_range)), fill, has_mask, mask_labels, box.
     """
 
+    resident: "Resident | None" = None  # scans that a caller put in memory, whole
+
     def __init__(self, data: Path) -> None:
         self.remote = remote(data)
         self.data = Path(data) if self.remote is None else self.remote.tables()
@@ -68,7 +70,6 @@ class Store:
         # Codes count through the sorted names; "" is the name of scans whose modality nobody told.
         modality = frame["modality"].fill_null("")
         self.modality_names, self.modalities = tuple(modality.unique().sort()), _ranks(modality)
-        self.resident: Resident | None = None  # scans that a caller put in memory, whole
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._kept: dict[str, np.ndarray] = {}
         self._room = KEPT_BYTES

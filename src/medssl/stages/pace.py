@@ -88,6 +88,7 @@ def advice(job: "Job", parts: Parts) -> UserError:
 def _feed(job: "Job", diary: Log, promise: Promise) -> Feed:
     options, loop = job.options, job.options.loop
     measured = options.preflight and loop.workers is None
+    unmeasured = 0 if options.cache == "device" else UNMEASURED
 
     def settled(feed: Feed) -> None:
         diary.clock.leave_out_next()
@@ -98,8 +99,9 @@ def _feed(job: "Job", diary: Log, promise: Promise) -> Feed:
 
     return Feed(
         job.batches, job.start, options.steps, job.store, job.rows,
-        workers=loop.workers if options.preflight or loop.workers is not None else UNMEASURED,
-        cache=options.cache, share=world_size(), tell=settled, wait=partial(finished, job.fabric.device),
+        workers=loop.workers if options.preflight or loop.workers is not None else unmeasured,
+        cache=options.cache, device=job.fabric.device, share=world_size(), tell=settled,
+        wait=partial(finished, job.fabric.device),
     )  # fmt: skip
 
 
@@ -114,9 +116,10 @@ def told(feed: Feed, pace: Pace, steps: int, device: torch.device, precision: st
     workers = feed.workers or 0
     processes = f"{workers} loader process{'' if workers == 1 else 'es'}" if workers else "no loader processes"
     peak = memory.peak_bytes(device) / 2**30
+    cache = f"scans {'in memory' if feed.device is None else f'on {feed.device}'}" if feed.held else "no cache"
     return [
         f"preflight: {pace.step_s:.3g} s a step and {pace.load_s:.2g} s to load its batch: {processes}, "
-        f"{'scans in memory' if feed.held else 'no cache'}; {peak:.1f} GiB at most so far",
+        f"{cache}; {peak:.1f} GiB at most so far",
         f"preflight: {steps} steps take about {clock(steps * seconds(pace, workers))}; {bound(pace, workers)} is what "
         f"limits it; {'; '.join(remedies(pace, workers, device, precision))} would help",
     ]

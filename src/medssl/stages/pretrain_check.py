@@ -14,7 +14,10 @@ from medssl.stages.paired import check_batch
 
 
 def check_scans(options: Pretrain, method: Method, store: Store, rows: list[int]) -> None:
-    """What the method asks of the scans, of the batch and of batch norm on several ranks."""
+    """What the method asks of the scans, of the batch and of batch norm on several ranks; and who cuts the crops."""
+    if options.cache == "device" and options.loop.workers:
+        fix = "leave --workers out, or give --cache on"
+        raise UserError(f"--workers {options.loop.workers} cannot cut crops in the memory of a device", fix=fix)
     method.check_scans(*(torch.from_numpy(codes[rows]) for codes in (store.modalities, store.patients)))
     if options.sync_norm:
         raise_all(_not_in_step(method, getattr(method.config, "batch_groups", 1)))

@@ -102,8 +102,9 @@ class Pretrain:
     """Compute activations again in the backward pass instead of keeping them: less memory, the same gradients."""
     compile: bool = False
     """Compile encoder and decoder with torch.compile; needs a C++ compiler on a CPU."""
-    cache: Literal["auto", "on", "off"] = "auto"
-    """Hold the training scans in memory, unpacked. auto: where the first steps wait for data and they fit."""
+    cache: Literal["auto", "on", "off", "device"] = "auto"
+    """Hold the training scans in memory, unpacked. auto: where the first steps wait for data and they fit. device: in
+    the memory of the device that trains, which then cuts the crops itself, without loader processes."""
     preflight: bool = True
     """After the first steps say how long the run takes, what bounds it and what would help."""
     model: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
