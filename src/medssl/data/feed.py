@@ -76,8 +76,10 @@ class Feed:
             if self._cache_pays():
                 self._hold()
                 yield from self._timed()
-            here = self.pace is None or self.device is not None  # loader processes cannot share what lies on a device
-            self.workers = 0 if here else workers_for(self.pace, self.steps - self.at, cores(self.share))
+            if self.pace is None or self.device is not None:  # loader processes cannot share what lies on a device
+                self.workers = 0
+            else:
+                self.workers = workers_for(self.pace, self.steps - self.at, cores(self.share))
         source = self.batches(self.at, self.workers)
         first = next(source, None)  # loader processes have started once it is here
         self.tell(self)

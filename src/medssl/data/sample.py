@@ -182,7 +182,7 @@ def cut(
 
 def _on_device(store: Store, row: int, box: Box) -> Tensor:
     """Stored values where the scan lies; of one that is not held there, from its file."""
-    held = store.resident and store.resident.on_device(row)
+    held = None if store.resident is None else store.resident.on_device(row)
     return torch.from_numpy(store.read(row, box)) if held is None else held[(slice(None), *box)]
 
 
