@@ -2,29 +2,23 @@
 
 import contextlib
 import importlib.util
-import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.multiprocessing as mp
 
-from benchmarks.case import Case
 from benchmarks.measure import Metric, missing, of_ratios, paired
+from benchmarks.ranks import seconds_a_step
 from benchmarks.stall import _prepared
 from benchmarks.step import cases
-from medssl import distributed
 from medssl.config import ModelConfig
 from medssl.evaluate.features import embed, frozen, windows
 from medssl.evaluate.nearest import nearest
 from medssl.networks.pyramid import build_encoder
 
-STEPS = 5
 K = 10
 
 
@@ -36,41 +30,12 @@ def metrics(pairs: int, quick: bool) -> Iterator[Metric]:
 
 
 def _ranks(pairs: int, quick: bool) -> Metric:
-    ratios = [_seconds_a_step(1, quick) / _seconds_a_step(2, quick) for _ in range(pairs)]
+    case = next(iter(cases(quick).values()))
+    ratios = [seconds_a_step(1, case) / seconds_a_step(2, case) for _ in range(pairs)]
     note = (
         "samples a second of 2 processes ÷ twice those of 1, by the clock: other load on the machine counts against it"
     )
     return of_ratios(8, "efficiency of 2 processes, a core each", ">= 0.9", ratios, note)
-
-
-def _seconds_a_step(world: int, quick: bool) -> float:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told: SimpleQueue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_rank, args=(world, port, quick, told), nprocs=world)
-    return max(told.get() for _ in range(world))
-
-
-def _rank(rank: int, world: int, port: int, quick: bool, told: SimpleQueue) -> None:
-    torch.set_num_threads(1)
-    if world > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    case = Case(*next(iter(cases(quick).values())))
-    optimise = case.optimizer.step
-
-    def averaged() -> None:
-        distributed.average_gradients(case.model.parameters())
-        optimise()
-
-    case.optimizer.step = averaged  # type: ignore[method-assign, assignment]
-    case.step()
-    began = time.perf_counter()
-    for _ in range(STEPS):
-        case.step()
-    told.put((time.perf_counter() - began) / STEPS)
-    if world > 1:
-        torch.distributed.destroy_process_group()
 
 
 def _embedding(pairs: int, quick: bool) -> Metric:
