@@ -10,26 +10,45 @@ from benchmarks.held import Held
 from benchmarks.measure import Run
 from medssl.contract import Batch, Shared, Term, backpropagate, one_graph
 from medssl.engine.fit import autocast_each
+from medssl.engine.networks import prepare
 from medssl.methods.pcrl import PCRL
 from medssl.rng import Rng
 
 ENCODERS = {2: "resnet18", 3: "poolunet"}
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+DTYPES = {"float32": None, "bf16": torch.bfloat16, "float16": torch.float16}
 
 
 class Case:
-    """``bf16``: passes under autocast, as a run has them where the hardware multiplies bfloat16 itself."""
+    """``precision``: of the passes, by autocast; float16 scales its gradients, as a run does.
+
+    The other keywords choose what a run chooses by itself; ``options`` are the method's.
+    """
 
     def __init__(
-        self, dims: int, batch: int, width: int, size: tuple[int, ...], bf16: bool = False, **options: object
+        self,
+        dims: int,
+        batch: int,
+        width: int,
+        size: tuple[int, ...],
+        *,
+        precision: str = "float32",
+        device: str = "cpu",
+        contiguous: bool = False,
+        fused: bool = True,
+        compiled: bool = False,
+        **options: object,
     ) -> None:
         model = PCRL(encoder=ENCODERS[dims], dims=dims, width=width, patch=size, queue=4096, **options)
-        self.model = model.to(memory_format=LAYOUTS[dims])
-        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
-        self.batch = Batch.of(torch.rand(batch, 1, *model.region()))
-        self.views = model.views(self.batch, Rng(0, 0))
-        self.noise = torch.randn(batch, 1, *size)
-        self.bf16 = bf16
+        layout = torch.contiguous_format if contiguous else LAYOUTS[dims]
+        self.model = model.to(device, memory_format=layout)
+        prepare(self.model, compiled=compiled)
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=fused)
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
+        self.batch = Batch.of(torch.rand(batch, 1, *model.region())).to(torch.device(device))
+        self.views = self.model.views(self.batch, Rng(0, 0))
+        self.noise = torch.randn(batch, 1, *size, device=device)
+        self.device, self.dtype = device, DTYPES[precision]
         self.count = 0
 
     def step(self) -> None:
@@ -45,7 +64,8 @@ class Case:
 
     def update(self) -> None:
         """Optimiser, momentum encoder, queue."""
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.model.after_step(0.0)
 
     def bare_step(self) -> None:
@@ -60,24 +80,24 @@ class Case:
         for maps in (student.maps, [*teacher[:-1], teacher[-1] * gate], student.maps):
             with self.precision():
                 value = model.decoder(maps).float().mean()
-            value.backward()
+            self._backward(value)
         student.backward()
 
     def branchwise(self) -> None:
         """The passes with each term's backward at once."""
         self.model.zero_grad(set_to_none=True)
-        backpropagate(self._items())
+        backpropagate(self._items(), self._backward)
 
     def whole(self) -> None:
         """The passes with one backward of the sum."""
         self.model.zero_grad(set_to_none=True)
         with one_graph():
             terms = [item.value for item in self._items() if isinstance(item, Term)]
-        torch.stack(terms).sum().backward()
+        self._backward(torch.stack(terms).sum())
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Autocast, or nothing."""
-        return torch.autocast("cpu", dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
 
     def held_bytes(self, run: Run) -> int:
         """Most bytes kept for a backward at one time."""
@@ -85,6 +105,9 @@ class Case:
         with torch.autograd.graph.saved_tensors_hooks(held.pack, held.unpack):
             run()
         return held.most
+
+    def _backward(self, value: torch.Tensor) -> None:
+        self.scaler.scale(value).backward()
 
     def _items(self) -> Iterator[Term | Shared]:
         self.model.noted = []  # passes without an update would pile their keys up

@@ -1,7 +1,7 @@
-"""Counts of bytes: what autograd keeps for a backward, and what is alive at all."""
+"""Counts of bytes: what autograd keeps for a backward, what is alive at all, and what a GPU's allocator gives."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -62,3 +62,27 @@ class Live(TorchDispatchMode):
         self._alive = {key: kept for key, kept in self._alive.items() if not kept[0].expired()}
         self.most = max(self.most, sum(size for _, size in self._alive.values()))
         return found
+
+
+class Moved(TorchDispatchMode):
+    """Within, the bytes that operations read and write, if each does so once and none finds them in a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if not function.is_view and not function.overloadpacket.__name__.startswith(("empty", "new_empty")):
+            self.bytes += sum(x.nbytes for x in tree_leaves((args, kwargs, found)) if isinstance(x, torch.Tensor))
+        return found
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Most memory of the GPU that one call takes, beyond what is taken before it."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before

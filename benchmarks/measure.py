@@ -36,12 +36,15 @@ class Metric:
         return within.pop() if len(within) == 1 else None
 
 
-def paired(row: int, name: str, goal: str, ours: Run, theirs: Run, pairs: int, note: str = "") -> Metric:
-    """CPU time of ``ours`` ÷ ``theirs``, one thread each: they run by turns, the median of the ratios counts.
+def paired(
+    row: int, name: str, goal: str, ours: Run, theirs: Run, pairs: int, note: str = "", device: str = "cpu"
+) -> Metric:
+    """Time of ``ours`` ÷ ``theirs``: they run by turns, the median of the ratios counts.
 
-    Not the clock's time: on a shared machine that tells who else is there. What is left of it hits both.
+    CPU time of one thread each, not the clock's: on a shared machine that tells who else is there. What is left of it
+    hits both. On a GPU the clock's.
     """
-    times = np.array([[seconds(ours), seconds(theirs)] for _ in range(pairs + WARM)])[WARM:]
+    times = np.array([[seconds(ours, device), seconds(theirs, device)] for _ in range(pairs + WARM)])[WARM:]
     told = f"median {np.median(times[:, 0]):.3g} s ÷ {np.median(times[:, 1]):.3g} s, {pairs} pairs"
     return of_ratios(row, name, goal, times[:, 0] / times[:, 1], "; ".join(filter(None, [note, told])))
 
@@ -68,8 +71,17 @@ def missing(row: int, name: str, goal: str, package: str) -> Metric:
     return Metric(row=row, name=name, value=None, goal=goal, note=f"{package} is not installed: pip install .[bench]")
 
 
-def seconds(run: Run) -> float:
-    """CPU seconds of one call."""
-    began = time.process_time()
+def seconds(run: Run, device: str = "cpu") -> float:
+    """Of one call: CPU seconds, or on a GPU the clock's until all that it queued is done."""
+    began = time.process_time() if device == "cpu" else clock(device)
     run()
-    return time.process_time() - began
+    return (time.process_time() if device == "cpu" else clock(device)) - began
+
+
+def clock(device: str) -> float:
+    """The clock's seconds, once the device has done all that is queued."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()

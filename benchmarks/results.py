@@ -1,5 +1,6 @@
 """Where results are kept, and the page of the documentation that is made from them."""
 
+import contextlib
 import json
 import platform
 import re
@@ -24,6 +25,9 @@ TITLES = {
     6: "InfoNCE by strips beside the whole matrix",
     7: "Starting",
     8: "Several processes, embeddings, neighbours",
+    9: "Whether the device computes what it should",
+    10: "Choices: layout, precision, optimiser, compilation",
+    11: "Views on the device beside views made by processes",
 }
 MET = {True: "**met**", False: "missed", None: "cannot tell"}
 INTRODUCTION = """# Performance
@@ -32,33 +36,38 @@ Made by `make bench` (`python -m benchmarks --rows 1 4` for some rows; `--page` 
 are); the peers come with `pip install .[bench]`. Times are ratios of CPU times: both sides run by turns in one process
 on one thread, and the median of the pairs counts, with a 95 % bootstrap interval. **met** and *missed* need the whole
 interval on one side of the goal. Counts (arithmetic, bytes) have no noise and are tests as well. What is missed stays.
+
+`python -m benchmarks.gpu` measures on a GPU: rows 1, 2, 3 and 6 by the clock, and rows 9 to 11, within 8 minutes.
+How the cost grows with size: [scaling](scaling.md), by `python -m benchmarks.scaling`.
 """
+NO_GPU = "No GPU has been at hand so far: all results here are of processors.\n"
 
 
-def keep(row: int, metrics: Iterable[Metric]) -> None:
-    """Replace the lines of this row in this machine's file."""
-    hardware = _hardware()
-    path = FOLDER / (re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-") + ".json")
-    lines = [line for line in _read(path) if line["row"] != row] if path.exists() else []
+def keep(row: int, metrics: Iterable[Metric], *, device: str = "cpu", folder: Path = FOLDER, commit: str = "") -> None:
+    """Replace the lines of this row in this machine's file; a GPU's results are kept under its name."""
+    hardware = name_of(device)
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-") + ".json")
+    lines = [line for line in read(path) if line["row"] != row] if path.exists() else []
     for metric in metrics:
-        rounded = {k: _rounded(v) for k, v in asdict(metric).items()}
-        lines.append(rounded | {"met": metric.met, "commit": _commit(), "hardware": hardware})
+        measured = {"met": metric.met, "commit": commit or commit_here(), "hardware": hardware, "device": device}
+        lines.append(rounded(asdict(metric)) | measured)
     lines.sort(key=lambda line: line["row"])
-    FOLDER.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def write_page() -> None:
+def write_page(folder: Path = FOLDER, page: Path = PAGE) -> None:
     """The page of all machines' results."""
-    parts = [INTRODUCTION]
-    for path in sorted(FOLDER.glob("*.json")):
-        lines = _read(path)
+    machines = [read(path) for path in sorted(folder.glob("*.json"))]
+    gpus = any(line["device"] == "cuda" for lines in machines for line in lines)
+    parts = [INTRODUCTION, *([] if gpus else [NO_GPU])]
+    for lines in machines:
         parts.append(f"## {lines[0]['hardware']}\n")
         for row in sorted({line["row"] for line in lines}):
             parts.append(f"### {row}. {TITLES[row]}\n")
             parts.append("| metric | value | 95 % interval | goal | | how |\n|---|---|---|---|---|---|")
             parts.append("\n".join(_cells(line) for line in lines if line["row"] == row) + "\n")
-    write_text(PAGE, "\n".join(parts))
+    write_text(page, "\n".join(parts))
 
 
 def told(metric: Metric) -> str:
@@ -79,26 +88,36 @@ def _short(x: float) -> str:
     return f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """To four digits, whatever holds the numbers."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_rounded(v) for v in value]
+        return [rounded(v) for v in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _commit() -> str:
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=FOLDER.parent, check=False
-    )
-    return run.stdout.strip()
+def commit_here() -> str:
+    """Name of the commit that is measured; empty where the files came without their history."""
+    with contextlib.suppress(FileNotFoundError):  # git itself
+        asked = ["git", "describe", "--always", "--dirty"]
+        return subprocess.run(asked, capture_output=True, text=True, cwd=FOLDER.parent, check=False).stdout.strip()
+    return ""
 
 
-def _hardware() -> str:
+def name_of(device: str = "cpu") -> str:
+    """Of the GPU or the processor, and the cores beside it."""
     model = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists() and (said := re.search(r"model name\s*:\s*(.+)", cpu.read_text())):
         model = said[1]
+    if device == "cuda":
+        import torch
+
+        model = torch.cuda.get_device_name()
     return f"{model}, {cores()} cores"

@@ -1,0 +1,128 @@
+"""How time and memory grow: a step with voxels, batch and ranks; indexing and preparing with scans and voxels.
+
+    python -m benchmarks.scaling [--ranks 1 2 4 8] [--repeats 5] [--quick] [--page] [--out FOLDER]
+
+CPU seconds of one thread, the sizes by turns, the median of the repeats; ranks by the clock, a core each, with a batch
+of their own each: they need idle cores, and more of them than this machine has are refused. Bytes are counts. Keeps a
+line a point in benchmarks/results/scaling.jsonl and makes docs/results/scaling.md and its plot; with --out all three go
+to that folder. --page only makes page and plot from the results there are.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch read it
+
+import numpy as np
+import torch
+
+from benchmarks import results, scaling_page
+from benchmarks.case import Case
+from benchmarks.measure import seconds
+from benchmarks.ranks import seconds_a_step
+from benchmarks.scaling_page import Point
+from medssl.data.jobs import cores
+from medssl.data.store import Store
+from medssl.files import write_text
+from medssl.stages import index, phantom, prepare
+from medssl.stages.options.data import Index, Phantom, Prepare
+
+WIDTH = {2: 16, 3: 8}
+SIZES = {
+    2: [(64, 64), (96, 96), (128, 128), (192, 192)],
+    3: [(16, 16, 16), (32, 16, 16), (32, 32, 16), (32, 32, 32)],
+}
+BATCH = {2: 4, 3: 2}  # of the sizes
+BATCHES = (2, 4, 8, 16)  # at the smallest size
+SCANS, SIDES = (8, 16, 32, 64), {2: (64, 128, 256, 512), 3: (32, 48, 64, 96)}
+SIDE, PATIENTS = {2: 128, 3: 32}, 4  # of the numbers of scans, and of the sides
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, keep, draw; 2 where more ranks are asked for than there are cores."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
+    usual = [n for n in (1, 2, 4, 8) if n <= cores()]
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=usual, help="numbers of processes; none above the cores"
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two small points each, to see that all runs; see --out")
+    parser.add_argument("--page", action="store_true", help="only make page and plot from the results there are")
+    parser.add_argument("--out", type=Path, help="folder of results, page and plot, instead of the project's")
+    options = parser.parse_args(arguments)
+    if max(options.ranks) > cores():
+        print(f"benchmarks.scaling: {max(options.ranks)} ranks need as many cores; here are {cores()}", file=sys.stderr)
+        return 2
+    kept = (options.out or results.FOLDER) / "scaling.jsonl"
+    if not options.page:
+        torch.set_num_threads(1)
+        points = []
+        for point in measured(sorted(options.ranks), 1 if options.quick else options.repeats, options.quick):
+            print(scaling_page.told(point), flush=True)
+            points.append(point)
+        if options.quick and not options.out:
+            return 0
+        same = {"commit": results.commit_here(), "hardware": results.name_of()}
+        lines = [json.dumps(results.rounded(point.__dict__ | same), ensure_ascii=False) for point in points]
+        write_text(kept, "".join(line + "\n" for line in lines))
+    scaling_page.write(kept, options.out or results.PAGE.parent)
+    return 0
+
+
+def measured(ranks: Sequence[int], repeats: int, quick: bool) -> Iterator[Point]:
+    """All points, kind by kind."""
+    few = slice(2 if quick else None)
+    for dims in (2, 3):
+        sizes = [(BATCH[dims], size) for size in SIZES[dims][few]]
+        yield from _steps(dims, "voxels", sizes, repeats)
+        yield from _steps(dims, "batch", [(batch, SIZES[dims][0]) for batch in BATCHES[few]], repeats)
+        yield from _prepared(dims, "scans", [(n, SIDE[dims]) for n in SCANS[few]], repeats)
+        yield from _prepared(dims, "voxels", [(PATIENTS, side) for side in SIDES[dims][few]], repeats)
+    case = (2, BATCH[2], WIDTH[2], SIZES[2][0])
+    for world in ranks:
+        times = [seconds_a_step(world, case) for _ in range(min(3, repeats))]
+        yield Point.of("clock_s", "ranks", "2D", world, times)
+
+
+def _steps(dims: int, against: str, sizes: list[tuple[int, tuple[int, ...]]], repeats: int) -> Iterator[Point]:
+    """Seconds of a step, and the bytes that it keeps for its backward."""
+    cases = [Case(dims, batch, WIDTH[dims], size) for batch, size in sizes]
+    for case in cases:
+        case.step()
+    times = [[seconds(case.step) for case in cases] for _ in range(repeats)]
+    for (batch, size), case, spent in zip(sizes, cases, zip(*times, strict=True), strict=True):
+        x = batch if against == "batch" else int(np.prod(size))
+        yield Point.of("step_s", against, f"{dims}D", x, spent)
+        yield Point.of("kept_bytes", against, f"{dims}D", x, [case.held_bytes(case.branchwise)])
+
+
+def _prepared(dims: int, against: str, sets: list[tuple[int, int]], repeats: int) -> Iterator[Point]:
+    """CPU seconds to index and to prepare so many scans of such a side, in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        for patients, side in sets:
+            scans, data = Path(folder) / f"scans{patients}-{side}", Path(folder) / "data"
+            modalities = ("CT",) if dims == 3 else ()
+            times = []
+            with contextlib.redirect_stdout(io.StringIO()):
+                phantom.run(Phantom(out=scans, patients=patients, dims=dims, size=side, modalities=modalities))
+                for _ in range(repeats):
+                    shutil.rmtree(data, ignore_errors=True)
+                    indexed = seconds(partial(index.run, Index(scans=scans, out=data, workers=1)))
+                    times.append((indexed, seconds(partial(prepare.run, Prepare(data=data, workers=1)))))
+            voxels = np.mean([np.prod(shape) for shape in Store(data).shapes])
+            x = patients if against == "scans" else int(voxels)
+            for what, spent in zip(("index_s", "prepare_s"), zip(*times, strict=True), strict=True):
+                yield Point.of(what, against, f"{dims}D", x, spent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
