@@ -70,8 +70,7 @@ def test_results_of_a_gpu_are_kept_under_its_name(tmp_path, monkeypatch):
 
 
 def test_processes_make_the_views_that_this_one_makes():
-    made = augment.Made((2, 2, 4, (32, 32)), views=True)
-    here, there = (next(served(made, workers)) for workers in (0, 1))
+    here, there = (next(served(augment.Made((2, 2, 4, (32, 32)), views=True), workers)) for workers in (0, 1))
     assert all(there[name].equal(x) for name, x in here.images.items())
     assert augment.Made((2, 2, 4, (32, 32)), views=False)[0].image.dtype == torch.int16
 
