@@ -43,6 +43,14 @@ def test_bookkeeping_may_change(run):
     record.settle(run, described(loop=vars(loop)), TABLES)
 
 
+def test_a_run_from_before_an_option_existed_goes_on(run, monkeypatch):
+    monkeypatch.setitem(record.LATER, "sheen", 0.0)
+    model = described()["model"]
+    record.settle(run, described(model=model | {"sheen": 0.0}), TABLES)
+    with pytest.raises(UserError, match="--sheen"):
+        record.settle(run, described(model=model | {"sheen": 1.0}), TABLES)
+
+
 def test_all_differences_are_told_at_once(run):
     changed = described(
         loop=vars(replace(LoopOptions(), batch=8)),

@@ -8,6 +8,7 @@ import pytest
 from medssl.config import to_table
 from medssl.data.content import Contents
 from medssl.data.store import Store
+from medssl.engine import record
 from medssl.files import write_toml
 from medssl.methods import METHODS, resolve
 from medssl.stages import study_keys
@@ -115,7 +116,7 @@ def test_labels_are_part_of_it(parts, contents, monkeypatch):
 
 def test_an_option_that_came_later_disowns_nothing_at_its_old_value(monkeypatch):
     table = {"lr": 0.1, "sheen": 0.0}
-    monkeypatch.setitem(study_keys.LATER, "sheen", 0.0)
+    monkeypatch.setitem(record.LATER, "sheen", 0.0)
     assert study_keys._settings(table) == {"lr": 0.1} and study_keys._settings(table | {"sheen": 1.0})["sheen"] == 1.0
 
 

@@ -297,6 +297,15 @@ def test_other_options_in_the_same_folder_are_refused_and_listed(data, tmp_path,
     assert (tmp_path / "s/study.toml").read_text() == before
 
 
+def test_a_study_from_before_an_option_existed_goes_on(data, tmp_path, stand):
+    stand()
+    study.run(options(data, tmp_path / "s"))
+    path = tmp_path / "s/study.toml"
+    path.write_text(path.read_text().replace("head_first = 0.0\n", ""))
+    assert "head_first" not in path.read_text()
+    study.run(options(data, tmp_path / "s"))
+
+
 def test_one_failing_run_does_not_lose_the_others(data, tmp_path, stand):
     stand(fails=("pcrl-n4-s1",))
     with pytest.raises(UserError) as error:

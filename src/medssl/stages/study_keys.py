@@ -19,6 +19,7 @@ from medssl.data.content import Contents
 from medssl.data.pairing import subjects
 from medssl.data.several import FusedStore
 from medssl.data.target import read_target
+from medssl.engine.record import LATER
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.loading import find_weights, towers_of
@@ -33,16 +34,6 @@ PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
 # Raised for a method or task whose code has changed so that it gives other results: what was recorded is then no longer
 # known. What is not named is at 0.
 REVISIONS: dict[str, int] = {}
-# Options that are younger than the first keys, each with the value at which all is as it was before it existed: at
-# that value they are left out, so that a new option does not disown what was recorded without it. ``test_modalities``
-# came later too, but before any rows were committed: all of docs/results/data have it in their keys, so it stays there.
-LATER: dict[str, Any] = {
-    "betas": [0.9, 0.999],
-    "positives": "subject",
-    "label": "",
-    "sync_norm": False,
-    "head_first": 0.0,
-}
 # Beyond what a study leaves free: these change nothing, or stand elsewhere in the key.
 _FREE = {"deterministic", "predictions", "target", "classes", "weight_true", "weight_false"}
 

@@ -8,7 +8,7 @@ from typing import Any
 from medssl import files
 from medssl.data.store import Store
 from medssl.engine.machine import versions
-from medssl.engine.record import FREE
+from medssl.engine.record import FREE, value_in
 from medssl.errors import UserError
 from medssl.loading import WEIGHTS, find_weights, read_card
 from medssl.report.facts import digest, seen_in_pretraining
@@ -104,8 +104,9 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     for (label, old), (_, new) in tables:
         for key in sorted({*old, *new}):
-            if old.get(key) != new.get(key):
-                found.append(f"{label}{key}: {_words(old.get(key))} → {_words(new.get(key))}")
+            was, now = value_in(old, key), value_in(new, key)
+            if was != now:
+                found.append(f"{label}{key}: {_words(was)} → {_words(now)}")
     return found
 
 
