@@ -11,7 +11,7 @@ from medssl.errors import UserError
 from medssl.stages import patience
 from medssl.stages.options.train import Pretrain
 from medssl.stages.patience import Patience
-from medssl.stages.study_keys import _settings
+from medssl.stages.study_keys import _pretraining
 from medssl.stages.study_record import _truth, flat
 
 OPTIONS = Pretrain(method="pcrl", data=Path(), out=Path())
@@ -92,7 +92,7 @@ def test_options_of_the_probes_are_bookkeeping_unless_they_decide():
         "probe_target",
         "log_every",
     }
-    assert patience.probing(OPTIONS) == {} and "patience" not in _settings(flat(OPTIONS))
+    assert patience.probing(OPTIONS) == {} and "patience" not in _pretraining(flat(OPTIONS))
     assert patience.probing(asked) == {"patience": 2, "probe_every": 5, "probe_target": "size", "log_every": 10}
 
 

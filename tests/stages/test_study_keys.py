@@ -117,7 +117,9 @@ def test_labels_are_part_of_it(parts, contents, monkeypatch):
 def test_an_option_that_came_later_disowns_nothing_at_its_old_value(monkeypatch):
     table = {"lr": 0.1, "sheen": 0.0}
     monkeypatch.setitem(record.LATER, "sheen", 0.0)
-    assert study_keys._settings(table) == {"lr": 0.1} and study_keys._settings(table | {"sheen": 1.0})["sheen"] == 1.0
+    assert (
+        study_keys._finetuning(table) == {"lr": 0.1} and study_keys._finetuning(table | {"sheen": 1.0})["sheen"] == 1.0
+    )
 
 
 def test_changed_code_disowns_what_it_made(parts, monkeypatch):
@@ -125,6 +127,15 @@ def test_changed_code_disowns_what_it_made(parts, monkeypatch):
     monkeypatch.setitem(study_keys.REVISIONS, "pcrl", 1)
     after = parts()
     assert after["scratch"] == before["scratch"] and after["pcrl"][1:] == before["pcrl"][1:] != after["pcrl"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_of_a_method_enters_the_key(method):
+    """At another value than its default each gives another key, whatever a run or a task may call by the same name."""
+    usual = to_table(resolve(method)[0]())
+    before = study_keys._pretraining(usual)
+    for name in usual:
+        assert study_keys._pretraining(usual | {name: "another"}) != before, name
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -144,5 +155,6 @@ def test_keys_stay_what_they_were():
     options = Pretrain(method="pcrl", data=Path(), out=Path(), optim=usual)
     pretrain = flat(options) | to_table(resolve("pcrl")[0]())
     finetune = flat(Finetune(task="classify", data=Path(), out=Path())) | to_table(ClassifyConfig())
-    found = {name: study_keys._hash(study_keys._settings(table)) for name, table in (("p", pretrain), ("f", finetune))}
+    enter = {"p": study_keys._pretraining(pretrain), "f": study_keys._finetuning(finetune)}
+    found = {name: study_keys._hash(table) for name, table in enter.items()}
     assert found == {"p": "5481136cdacd", "f": "ed1fe7a82c3b"}

@@ -34,8 +34,11 @@ PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
 # Raised for a method or task whose code has changed so that it gives other results: what was recorded is then no longer
 # known. What is not named is at 0.
 REVISIONS: dict[str, int] = {}
-# Beyond what a study leaves free: these change nothing, or stand elsewhere in the key.
-_FREE = {"deterministic", "predictions", "target", "classes", "weight_true", "weight_false"}
+# Beyond what a study leaves free: these change nothing, or of a fine-tuning stand elsewhere in its key.
+_FREE = {"deterministic"}
+_ELSEWHERE = {"predictions", "target", "classes", "weight_true", "weight_false"}
+# PCRL's target was left out of the key for bearing the name of the label to predict; what had been recorded was clean.
+_LATER_OF_METHODS = {"target": "clean"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
         truth = read_target(store.items, config.label or None).matrix
         columns.append([row.tobytes().hex() for row in np.nan_to_num(truth, nan=-1).astype("<f4")])
     return {
-        "settings": _settings(flat(options) | to_table(config)) | probing(options),
+        "settings": _pretraining(flat(options) | to_table(config)) | probing(options),
         "scans": contents.of(rows, *columns, masks=positives == "structure"),
         "plan": store.plan.contract(),
         "revision": REVISIONS.get(options.method, 0),
@@ -120,7 +123,7 @@ def _tuned(recipe: Recipe, run: Run, contents: Contents) -> tuple[str, int]:
     given = flat(recipe.finetune)
     pretrained = {name: given[name] for name in ("freeze", "head_first")}  # nothing to scratch, of whom this is the key
     settings = {
-        "settings": _settings(given | to_table(setup.config) | pretrained | {"seed": None}),
+        "settings": _finetuning(given | to_table(setup.config) | pretrained | {"seed": None}),
         "truth": [setup.truth.kind, *setup.truth.classes],
         "plan": contents.store.plan.contract(),
         "revision": REVISIONS.get(recipe.task, 0),
@@ -135,10 +138,20 @@ def _tuned(recipe: Recipe, run: Run, contents: Contents) -> tuple[str, int]:
 # Hash ----------------------------------------------------------------------------------------------------------------
 
 
-def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
+def _pretraining(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a pre-training and its method, as they enter the key."""
+    return _settings(table, LATER | _LATER_OF_METHODS)
+
+
+def _finetuning(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a fine-tuning and its network, as they enter the key."""
+    return _settings({k: v for k, v in table.items() if k not in _ELSEWHERE}, LATER)
+
+
+def _settings(table: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
     """A table of options without those that do not change a result, and the later ones at their old value."""
     kept = {k: v for k, v in plain(table).items() if k not in _FREE and v is not None}
-    return {k: v for k, v in kept.items() if k not in LATER or v != LATER[k]}
+    return {k: v for k, v in kept.items() if k not in later or v != later[k]}
 
 
 def _hash(table: Mapping[str, Any]) -> str:
