@@ -34,8 +34,8 @@ def main() -> None:
             ):
                 print(results.told(metric), flush=True)
                 found.append(metric)
-            if not options.quick:
-                results.keep(row, found)
+                if not options.quick:
+                    results.keep(row, found)  # at once: a row takes minutes, and may be stopped
     results.write_page()
 
 
