@@ -79,13 +79,14 @@ def told(metric: Metric) -> str:
 def _cells(line: dict[str, Any]) -> str:
     interval = "" if not line["interval"] else "{} to {}".format(*map(_short, line["interval"]))
     goal = line["goal"].replace("<=", "≤").replace(">=", "≥")
-    value = "—" if line["value"] is None else _short(line["value"])
+    exact = line["note"].startswith("count")  # a goal may lie in the fourth digit
+    value = "—" if line["value"] is None else _short(line["value"], 4 if exact else 3)
     cells = [line["name"], value, interval, goal, MET[line["met"]] if goal else "", line["note"]]
     return "| " + " | ".join(cells) + " |"
 
 
-def _short(x: float) -> str:
-    return f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
+def _short(x: float, digits: int = 3) -> str:
+    return f"{x:.{digits}g}" if abs(x) < 1000 else f"{x:.0f}"
 
 
 def rounded(value: Any) -> Any:
