@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import infonce
-from benchmarks.case import Case
+from benchmarks.case import Case, moved
 from benchmarks.measure import Metric
 from medssl.contract import Views, backpropagate
 from medssl.engine.fit import autocast_each
@@ -124,8 +124,8 @@ def _pass(case: Case, views: Views, dtype: torch.dtype) -> list[Tensor]:
     """Gradients term by term; returns the terms."""
     case.model.zero_grad(set_to_none=True)
     case.model.noted = []
-    moved = _moved(views, case.device, dtype)
-    return list(backpropagate(autocast_each(case.model.losses(moved, 0.0), case.precision)).values())
+    views = moved(views, case.device, dtype)
+    return list(backpropagate(autocast_each(case.model.losses(views, 0.0), case.precision)).values())
 
 
 def _learnt(case: Case) -> list[Tensor]:
@@ -156,7 +156,7 @@ def _views(dims: int, arguments: tuple, device: str) -> Metric:
 def _graphs(dims: int, arguments: tuple, device: str) -> Metric:
     """In float64, where only a mistake can make a difference."""
     case = _case(arguments, device=device)
-    case.views = _moved(case.views, device, torch.float64)
+    case.views = moved(case.views, device, torch.float64)
     case.model.double()
     gradients = []
     for run in (case.branchwise, case.whole):
@@ -164,13 +164,3 @@ def _graphs(dims: int, arguments: tuple, device: str) -> Metric:
         gradients.append([p.grad.clone() for p in _learnt(case)])
     name = f"gradients of a {dims}D step branch by branch, float64: relative error"
     return Metric(row=9, name=name, value=_error(*gradients), goal="<= 1e-10", note="against one graph")
-
-
-def _moved(views: Views, device: str, dtype: torch.dtype) -> Views:
-    def move(x: object) -> object:
-        if isinstance(x, Tensor):
-            return x.to(device, dtype if x.is_floating_point() else None)
-        return x
-
-    images, drawn = ({name: move(x) for name, x in part.items()} for part in (views.images, views.drawn))
-    return Views(images, drawn)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from benchmarks.case import Case
+from benchmarks.case import Case, moved
 from benchmarks.measure import Metric, of_ratios
 from benchmarks.served import BLOCKS, MOST_WORKERS, STEPS, block_seconds, served
 from benchmarks.step import cases
@@ -67,9 +67,6 @@ def _on_device(case: Case, batch: Batch) -> None:
 
 
 def _by_processes(case: Case, views: Views) -> None:
-    def move(x: Any) -> Any:
-        return x.to(case.device, non_blocking=True) if isinstance(x, torch.Tensor) else x
-
-    case.views = Views(*({name: move(x) for name, x in part.items()} for part in (views.images, views.drawn)))
+    case.views = moved(views, case.device)
     case.branchwise()
     case.update()

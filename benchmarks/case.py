@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.held import Held
 from benchmarks.measure import Run
-from medssl.contract import Batch, Shared, Term, backpropagate, one_graph
+from medssl.contract import Batch, Shared, Term, Views, backpropagate, one_graph
 from medssl.engine.fit import autocast_each
 from medssl.engine.networks import prepare
 from medssl.methods.pcrl import PCRL
@@ -119,3 +120,14 @@ def flops(run: Run, only: str = "") -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return sum(n for op, n in counter.get_flop_counts()["Global"].items() if only in str(op))
+
+
+def moved(views: Views, device: str, dtype: torch.dtype | None = None) -> Views:
+    """The views on a device, where ``dtype`` is given with floating-point numbers of it; the rest as it is."""
+
+    def move(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor):
+            return x
+        return x.to(device, dtype if x.is_floating_point() else None, non_blocking=True)
+
+    return Views(*({name: move(x) for name, x in part.items()} for part in (views.images, views.drawn)))

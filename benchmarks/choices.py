@@ -4,7 +4,6 @@ The limits are measured here: a large matrix product, and a large copy. The byte
 operations read and write if each does so once, so that their share of the bandwidth tells how far fusing could help.
 """
 
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from benchmarks.case import DTYPES, Case
 from benchmarks.held import Moved, peak_bytes
 from benchmarks.measure import Metric, Run, seconds
 from benchmarks.step import cases
+from medssl.engine.parts import release
 from medssl.losses import tiled
 
 WARM, REPEATS = 3, 10
@@ -63,7 +63,7 @@ def metrics(pairs: int, quick: bool, device: str = "cpu") -> Iterator[Metric]:
 
 def _choice(name: str, arguments: tuple, options: dict[str, Any], counts: tuple[int, int], card: Card) -> Metric:
     """Samples a second, and the most memory that model, batch and step take; on a processor what the step keeps."""
-    _clear(card.device)
+    release()
     gpu = card.device != "cpu"
     before = torch.cuda.memory_allocated() if gpu else 0
     case = Case(*arguments, device=card.device, **options)
@@ -88,7 +88,7 @@ def _choice(name: str, arguments: tuple, options: dict[str, Any], counts: tuple[
 
 def _counted(arguments: tuple, precision: str, device: str) -> tuple[int, int]:
     """Floating-point operations of matrix products and convolutions, and bytes moved, of one step."""
-    _clear(device)
+    release()
     case = Case(*arguments, precision=precision, device=device)  # type: ignore[arg-type]
     with FlopCounterMode(display=False) as products, Moved() as moved:
         case.step()
@@ -130,9 +130,3 @@ def _strips(quick: bool, device: str) -> Iterator[Metric]:
             note = "" if device == "cpu" else f"{peak_bytes(run) / 2**20:.0f} MiB"
         name = f"InfoNCE of {n} by strips of 2^{strip.bit_length() - 1} similarities, ms"
         yield Metric(row=10, name=name, value=1000 * spent, note=note)
-
-
-def _clear(device: str) -> None:
-    gc.collect()
-    if device != "cpu":
-        torch.cuda.empty_cache()

@@ -7,7 +7,6 @@ benchmarks/results under the GPU's name and writes the page anew; with --out bot
 """
 
 import argparse
-import gc
 import importlib
 import os
 import sys
@@ -21,6 +20,7 @@ import torch
 
 from benchmarks import results
 from benchmarks.measure import Metric
+from medssl.engine.parts import release
 
 # What the time suffices for is decided by the order.
 PARTS = {9: "agreement", 1: "step", 2: "memory", 6: "infonce", 11: "augment", 3: "published", 10: "choices"}
@@ -77,9 +77,7 @@ def measure(row: int, name: str, pairs: int, quick: bool, device: str, until: fl
         left_out(f"{type(error).__name__}: {error}".splitlines()[0].replace("|", "/"))
         return found, False
     finally:
-        gc.collect()
-        if device != "cpu":
-            torch.cuda.empty_cache()
+        release()
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _differences(
 
 
 def value_in(table: Mapping[str, Any], name: str) -> Any:
-    """Of an option in a table of a record; None where it has none."""
+    """Of an option in a table of a record; one that it lacks had its value in ``LATER``, else there is none."""
     return table.get(name, LATER.get(name))
 
 
