@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch read it
 
 import numpy as np
+import polars as pl
 import torch
 
 from benchmarks import results, scaling_page
@@ -31,7 +32,6 @@ from benchmarks.measure import seconds
 from benchmarks.ranks import seconds_a_step
 from benchmarks.scaling_page import Point
 from medssl.data.jobs import cores
-from medssl.data.store import Store
 from medssl.files import write_text
 from medssl.stages import index, phantom, prepare
 from medssl.stages.options.data import Index, Phantom, Prepare
@@ -43,7 +43,8 @@ SIZES = {
 }
 BATCH = {2: 4, 3: 2}  # of the sizes
 BATCHES = (2, 4, 8, 16)  # at the smallest size
-SCANS, SIDES = (8, 16, 32, 64), {2: (64, 128, 256, 512), 3: (32, 48, 64, 96)}
+SCANS = (48, 96, 192, 384)  # an index draws 48 scans at most, a cost that does not grow from there on
+SIDES = {2: (64, 128, 256, 512), 3: (32, 48, 64, 96)}
 SIDE, PATIENTS = {2: 128, 3: 32}, 4  # of the numbers of scans, and of the sides
 
 
@@ -118,8 +119,8 @@ def _prepared(dims: int, against: str, sets: list[tuple[int, int]], repeats: int
                     shutil.rmtree(data, ignore_errors=True)
                     indexed = seconds(partial(index.run, Index(scans=scans, out=data, workers=1)))
                     times.append((indexed, seconds(partial(prepare.run, Prepare(data=data, workers=1)))))
-            voxels = np.mean([np.prod(shape) for shape in Store(data).shapes])
-            x = patients if against == "scans" else int(voxels)
+            shapes = pl.read_parquet(data / "index.parquet", columns=["shape"])["shape"]  # of the files: what is read
+            x = patients if against == "scans" else int(np.mean([np.prod(shape) for shape in shapes.to_list()]))
             for what, spent in zip(("index_s", "prepare_s"), zip(*times, strict=True), strict=True):
                 yield Point.of(what, against, f"{dims}D", x, spent)
 

@@ -22,7 +22,7 @@ WHAT = {
     "prepare_s": "medssl prepare, CPU seconds",
 }
 AGAINST = {
-    "voxels": "voxels of a sample or scan",
+    "voxels": "voxels of a sample or file",
     "batch": "samples of a batch",
     "ranks": "ranks, a batch each",
     "scans": "scans",

@@ -14,7 +14,7 @@ import numpy as np
 
 from medssl.files import atomic, write_bytes
 
-BLOCK = {2: (128, 128), 3: (32, 32, 64)}  # what a random crop decompresses at least
+BLOCK = {2: (128, 128), 3: (32, 32, 32)}  # what a random crop decompresses at least
 CHUNK = {2: (512, 512), 3: (128, 128, 128)}
 KEY = "medssl"
 
