@@ -32,9 +32,9 @@ TITLES = {
 LIMITS = {  # what stands in the way of a goal, where measuring has shown it
     1: """Arithmetic beyond the passes is that of the views (resampling by matrix products). It does not grow with the
 width, and a 3D network of width 16 is small beside it.""",
-    3: """In float32 nothing is left to gain but passes: row 1 says that a step takes what its own take. bf16, which a run
-takes where the processor multiplies it fast, brings the rest, or nearly. Mixed inputs, off by default, are passes that
-the published loop does too.""",
+    3: """In float32 nothing is left to gain but passes: row 1 says that a step takes what its own take. bf16, which a
+run takes where the processor multiplies it fast, brings the rest, or nearly. Mixed inputs, off by default, are passes
+that the published loop does too.""",
 }
 MET = {True: "**met**", False: "missed", None: "cannot tell"}
 INTRODUCTION = """# Performance
