@@ -13,7 +13,7 @@ from medssl.engine.parts import Parts, has_batch_norm
 from medssl.errors import UserError
 from medssl.methods import METHODS, resolve
 from medssl.networks.pyramid import build_encoder
-from medssl.networks.weights import export_state, load_state
+from medssl.networks.weights import export_state, load_state, weights_from
 from medssl.rng import Rng
 
 ALL = [(name, dims) for name in METHODS for dims in (2, 3)]
@@ -239,6 +239,17 @@ def test_the_encoder_is_a_plain_pyramid_whose_weights_load(name, dims):
     x = torch.rand(2, 1, *(32,) * dims)
     ours, theirs = method.encoder.eval()(x), plain.eval()(x)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("name", "dims"), ALL)
+def test_it_begins_with_the_first_weights_of_an_encoder_from_scratch(name, dims):
+    """A study compares both from one start (ADR 0022): the encoder is the first that a method draws."""
+    with weights_from(5):
+        first = export_state(build_encoder(ModelConfig(**SMALL, dims=dims)))
+    begun = export_state(make(name, dims, seed=5).encoder)
+    assert all(torch.equal(begun[key], value) for key, value in first.items())
+    other = export_state(make(name, dims, seed=6).encoder)
+    assert not all(torch.equal(other[key], value) for key, value in first.items())
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -100,12 +100,12 @@ def test_a_block_holds_every_pre_training_with_every_seed():
     assert block({}) is None
 
 
-def test_runs_pair_by_seed_and_one_pre_training_stands_against_all():
-    columns = [("scratch", 1, s) for s in (0, 1)] + [("a", q, s) for q in (1, 2) for s in (0, 1, 2)] + [("b", 2, 0)]
-    found = pairs(columns, "a", "scratch")
-    assert found[2, 1] == (("a", 2, 1), ("scratch", 1, 1)) and sorted(found) == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    assert pairs(columns, "scratch", "a")[2, 1] == (("scratch", 1, 1), ("a", 2, 1))
-    assert sorted(pairs(columns, "a", "b")) == [(2, 0)] or sorted(pairs(columns, "a", "b")) == [(1, 0), (2, 0)]
+def test_runs_pair_by_seed_and_by_pre_training_where_both_arms_have_it():
+    columns = [("scratch", 1, s) for s in (0, 1)] + [("a", q, s) for q in (1, 2) for s in (0, 1, 2)] + [("b", 3, 0)]
+    found = pairs(columns, "a", "scratch")  # the second pre-training began with other first weights
+    assert found == {(1, s): (("a", 1, s), ("scratch", 1, s)) for s in (0, 1)}
+    assert pairs(columns, "a", "b") == {(q, 0): (("a", q, 0), ("b", 3, 0)) for q in (1, 2)}  # one that stands alone
+    assert pairs(columns, "b", "a").keys() == pairs(columns, "a", "b").keys()
     both = [("a", q, 0) for q in (1, 2, 3)] + [("b", q, 0) for q in (2, 3, 4)]
     assert sorted(pairs(both, "a", "b")) == [(2, 0), (3, 0)]
     assert pairs(both, "a", "c") == {}

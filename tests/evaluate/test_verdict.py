@@ -76,7 +76,7 @@ def test_pre_trainings_widen_the_interval_and_are_named(tmp_path):
     once = write_study(tmp_path, {("scratch", 4): 0.0, ("pcrl", 4): 0.08, ("mine", 4): 0.0})
     more = []
     for q, gain in ((2, 0.05), (3, 0.11)):
-        again = write_study(tmp_path / str(q), {("pcrl", 4): gain}, seed=int(rng.integers(99)))
+        again = write_study(tmp_path / str(q), {("scratch", 4): 0.0, ("pcrl", 4): gain}, seed=int(rng.integers(99)))
         more += [replace(run, pretraining=q) for run in again]
     alone = verdict(once, task="segment")["labels"][0]
     found = verdict([*once, *more], task="segment")

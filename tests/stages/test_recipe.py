@@ -53,14 +53,14 @@ def test_an_arm_may_be_pre_trained_more_often_than_others(tmp_path):
     arms = {"pcrl": {"pretrain_seeds": 3}, "moco": {}}
     write_toml(tmp_path / "r.toml", {"data": "d", "seed": 5, "seeds": 2, "n_labels": ["all", 4], "pretrain": arms})
     found = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml"))
-    assert [(arm.name, arm.pretrainings) for arm in found.arms] == [("scratch", 1), ("pcrl", 3), ("moco", 1)]
+    assert [(arm.name, arm.pretrainings) for arm in found.arms] == [("scratch", 3), ("pcrl", 3), ("moco", 1)]
     assert [(found.arms[1].start(k), found.arms[1].pretrain(k).model.seed) for k in (1, 2, 3)] == [
         ("pcrl", 5), ("pcrl-p2", 6), ("pcrl-p3", 7)
     ]  # fmt: skip
     names = [run.folder.name for run in found.runs()]
-    assert len(names) == 2 * 2 * 5 == len({*names}) and "pcrl-p3-nall-s1" in names and found.counts == [4, None]
+    assert len(names) == 2 * 2 * 7 == len({*names}) and "pcrl-p3-nall-s1" in names and found.counts == [4, None]
     said = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", pretrain_seeds=2))
-    assert [arm.pretrainings for arm in said.arms] == [1, 2, 2]
+    assert [arm.pretrainings for arm in said.arms] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def parts(data, contents, tmp_path):
         base = Study(data=data, out=tmp_path / "s", config=tmp_path / "r.toml", target="size", width=8, seeds=1)
         recipe = read_recipe(replace(base, **{"n_labels": (4,)} | changes))
         plan = planned(answered(recipe, contents.store), contents)
-        return {one.run.arm.name: one.key.split("-") for one in plan}
+        return {one.run.arm.name: one.key.split("-") for one in reversed(plan)}  # of the first seed
 
     return made
 
@@ -85,7 +85,22 @@ def test_a_key_is_the_same_however_and_wherever_it_runs(parts, tmp_path):
 def test_what_a_result_depends_on_changes_its_part(parts, pretrain, finetune, changes, differ):
     before, after = parts(), parts(pretrain, finetune, **changes)
     assert {i for i in range(3) if before["pcrl"][i] != after["pcrl"][i]} == differ
-    assert {i for i in range(3) if before["scratch"][i] != after["scratch"][i]} == differ - {PRETRAINING}
+    # Scratch begins where a pre-training did, and of that depends on nothing but the seed.
+    first = {PRETRAINING} if "seed" in changes else set()
+    assert {i for i in range(3) if before["scratch"][i] != after["scratch"][i]} == differ - {PRETRAINING} | first
+
+
+def test_scratch_begins_with_the_first_weights_of_each_pre_training(data, contents, tmp_path):
+    options = Study(data=data, out=tmp_path, target="size", width=8, seeds=2, n_labels=(4,), seed=1, pretrain_seeds=2)
+    recipe = read_recipe(options)
+    plan = [one for one in planned(answered(recipe, contents.store), contents) if one.run.arm.scratch]
+    starts = {(one.run.pretraining, one.run.seed): one.key.split("-")[0] for one in plan}
+    jobs = [recipe.job(4, one.run.seed, "scratch", tmp_path, one.run.pretraining) for one in plan]
+    assert {(job.encoder_seed, job.model.seed) for job in jobs} == {(1, 0), (1, 1), (2, 0), (2, 1)}
+    # All drawn from one seed: as a run of its own, and as studies recorded it before encoders had a seed of their own.
+    assert starts[1, 1] == study_keys._hash({"weights": "scratch"}) and starts[2, 0] == starts[2, 1]
+    assert len(set(starts.values())) == 3
+    assert recipe.job(4, 0, "RUN", tmp_path, 2).encoder_seed is None
 
 
 def test_what_is_left_open_enters_as_it_is_answered(parts):

@@ -167,6 +167,17 @@ def test_arms_differ_by_the_encoder_only(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(tested[f"encoder.{k}"], v) for k, v in state.items())
 
 
+def test_from_scratch_the_encoder_may_begin_where_a_pre_training_did(data: Path, tmp_path: Path) -> None:
+    usual = options("segment", data, tmp_path / "run")
+    first = build(set_up(replace(usual, model=replace(usual.model, seed=7))))
+    own, given = build(set_up(usual)), build(set_up(replace(usual, encoder_seed=7)))
+    for name, value in given.state_dict().items():
+        expected = (first if name.startswith("encoder.") else own).state_dict()[name]
+        assert torch.equal(value, expected), name
+    same = build(set_up(replace(usual, encoder_seed=usual.model.seed)))
+    assert all(torch.equal(value, own.state_dict()[name]) for name, value in same.state_dict().items())
+
+
 @pytest.mark.parametrize("held", [{"freeze": True}, {"head_first": 1.0}])
 def test_from_scratch_nothing_is_held_still(data: Path, held: dict[str, Any], tmp_path: Path) -> None:
     """Arms share their options; an encoder that starts at random and may not learn would be no opponent."""

@@ -39,6 +39,7 @@ LATER: dict[str, Any] = {
     "label": "",
     "sync_norm": False,
     "head_first": 0.0,
+    "encoder_seed": None,
 }
 
 

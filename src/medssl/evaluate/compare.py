@@ -46,12 +46,14 @@ def block(cells: Mapping[tuple[int, int], Column]) -> Column | None:
 def pairs(columns: Collection[Run], arm: str, against: str) -> dict[tuple[int, int], tuple[Run, Run]]:
     """Runs of two arms on the same seed, by (pre-training, seed).
 
-    An arm that was pre-trained once, or not at all, stands against every pre-training of the other.
+    Those of one number go together, for they began with the same first weights. Where no number is common, an arm that
+    was pre-trained once stands against every pre-training of the other.
     """
     mine, theirs = ({more for name, more, _ in columns if name == each} for each in (arm, against))
-    both = [(m, t) for m in mine for t in theirs if m == t or len(mine) == 1 or len(theirs) == 1]
+    alone = not mine & theirs and 1 in (len(mine), len(theirs))
+    both = [(m, t) for m in mine for t in theirs if m == t or alone]
     seeds = {seed for _, _, seed in columns}
-    found = {(max(m, t), s): ((arm, m, s), (against, t, s)) for m, t in both for s in seeds}
+    found = {(m if len(mine) > 1 else t, s): ((arm, m, s), (against, t, s)) for m, t in both for s in seeds}
     return {key: pair for key, pair in found.items() if pair[0] in columns and pair[1] in columns}
 
 

@@ -126,8 +126,8 @@ def _saved(scored: Mapping[int, Columns], arms: Sequence[str], needed: np.ndarra
     for arm in arms:
         for n, columns in scored.items():
             cells = {}
-            for (more, s), (mine, _) in pairs(columns, arm, BASELINE).items():
-                curve = [scored[m][BASELINE, 1, s] for m in counts if (BASELINE, 1, s) in scored[m]]
+            for (more, s), (mine, scratch) in pairs(columns, arm, BASELINE).items():
+                curve = [scored[m][scratch] for m in counts if scratch in scored[m]]
                 if len(curve) == len(counts):
                     full, again = zip(*curve, columns[mine], strict=True)
                     cells[more, s] = (np.concatenate(full), np.concatenate(again, axis=1))

@@ -17,13 +17,13 @@ from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
 from medssl.loading import card_of, read_card, read_weights
 from medssl.networks.pyramid import build_encoder, check_patch, check_whole
-from medssl.networks.weights import load_state
+from medssl.networks.weights import load_state, weights_from
 from medssl.rng import key
 from medssl.stages.finetune_modalities import check_subset, initial_weights, scan_plan, store_of
 from medssl.stages.limits import check_size
 from medssl.stages.options.train import Finetune
 from medssl.tasks.classify import Classify, ClassifyConfig, balanced_weights
-from medssl.tasks.fused import Towers
+from medssl.tasks.fused import Towers, make_encoder
 from medssl.tasks.segment import Segment, SegmentConfig
 from medssl.tasks.task import Task, TaskConfig
 
@@ -32,7 +32,8 @@ MOST_STRUCTURES = 150  # a mask with more values than this is an image
 
 @dataclass
 class Setup:
-    """A fine-tuning, ready to start. ``init``: weights of each encoder, none for scratch; ``initial`` names them."""
+    """A fine-tuning, ready to start. ``init``: weights of each encoder, none for scratch; ``initial`` names them.
+    ``encoder_seed``: what the encoder's first weights are drawn from, if not from the seed of all."""
 
     store: Store
     truth: Target
@@ -40,6 +41,7 @@ class Setup:
     config: TaskConfig
     init: list[Path]
     initial: str
+    encoder_seed: int | None = None
     _items: dict[tuple[int, ...], WholeItems] = field(default_factory=dict)
 
     def items_of(self, rows: Sequence[int]) -> WholeItems:
@@ -66,7 +68,7 @@ def set_up(options: Finetune, store: Store | None = None) -> Setup:
     init = initial_weights(options.init, options.modalities, there)
     card = _described(init[0], store) if init else None
     config = _config(options, _model(options, store, card), truth, subset, pretrained=bool(init))
-    return Setup(store, truth, subset, config, init, _initial(init, card))
+    return Setup(store, truth, subset, config, init, _initial(init, card), options.encoder_seed)
 
 
 def structures(store: Store, options: Finetune) -> Target:
@@ -199,7 +201,8 @@ def _sideless(task: str, classes: tuple[str, ...]) -> bool:
 def build(setup: Setup) -> Task:
     """The network: everything drawn from the seed, then the encoder's weights put in their place.
 
-    So the arms of a study begin with the same head or decoder, whatever their encoder.
+    So the arms of a study begin with the same head or decoder, whatever their encoder; and with ``encoder_seed`` one
+    from scratch begins where a pre-training with that seed did (ADR 0022).
     """
     config = setup.config
     torch.manual_seed(key(config.seed, "weights") % 2**63)
@@ -207,4 +210,7 @@ def build(setup: Setup) -> Task:
     towers: list[Any] = list(task.encoder.towers) if isinstance(task.encoder, Towers) else [task.encoder]
     for tower, weights in zip(towers if setup.init else [], setup.init, strict=True):
         load_state(tower, read_weights(weights), weights)
+    if not setup.init and setup.encoder_seed is not None:
+        with weights_from(setup.encoder_seed):
+            task.encoder.load_state_dict(make_encoder(config).state_dict())
     return task

@@ -40,7 +40,12 @@ class Arm:
     settings: dict[str, Any] = field(default_factory=dict)
     """Options of the method alone."""
     pretrainings: int = 1
-    """How often it is pre-trained, each time from another seed."""
+    """How often it is pre-trained, each time from another seed; of scratch, from how many of their first weights."""
+
+    @property
+    def scratch(self) -> bool:
+        """True for the arm that nothing was trained for."""
+        return self.run is None and self.options is None
 
     def start(self, pretraining: int) -> str:
         """Name of what a run begins with. The first is the arm's own, so that more of them extend a study."""
@@ -95,10 +100,16 @@ class Recipe:
     finetune: Finetune
     """Of every run; labels, seed and where it begins are filled in by `job`."""
 
-    def job(self, n_labels: int | None, seed: int, init: str, out: Path) -> Finetune:
-        """A fine-tuning on subset ``seed``; its initialisation is drawn from the same seed."""
-        model = replace(self.finetune.model, seed=seed)
-        return replace(self.finetune, out=out, init=init, n_labels=n_labels, subset_seed=seed, model=model)
+    def job(self, n_labels: int | None, seed: int, init: str, out: Path, pretraining: int = 1) -> Finetune:
+        """A fine-tuning on subset ``seed``, from which all is drawn; but from scratch the encoder begins with the first
+        weights of the arms' pre-training of that number."""
+        model, first = replace(self.finetune.model, seed=seed), self.encoder_seed(pretraining)
+        job = replace(self.finetune, out=out, init=init, n_labels=n_labels, subset_seed=seed, model=model)
+        return replace(job, encoder_seed=first) if init == BASELINE else job
+
+    def encoder_seed(self, pretraining: int) -> int:
+        """The seed that the arms' pre-training of that number draws its first weights from."""
+        return self.seed + pretraining - 1
 
     @property
     def counts(self) -> list[int | None]:
@@ -203,7 +214,8 @@ def _arms(
     # A command line may take a part of the recipe; a recipe that contradicts itself is a slip.
     unused = [name for name in named if name not in names and not given]
     errors += [UserError(f"[pretrain.{n}] is no arm of the study", where, f"add {n} to arms") for n in unused]
-    return tuple(arms), errors
+    times = max([arm.pretrainings for arm in arms], default=1)
+    return tuple(replace(arm, pretrainings=times) if arm.name == BASELINE else arm for arm in arms), errors
 
 
 def _pretrained(

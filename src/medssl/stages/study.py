@@ -105,8 +105,8 @@ def _pretrained(recipe: Recipe, needed: Collection[str]) -> tuple[dict[str, str]
 def _finetuned(recipe: Recipe, todo: Sequence[Planned], inits: Mapping[str, str]) -> Failures:
     """Fine-tune what is to do; returns what failed."""
     runs = [one.run for one in todo if one.run.start in inits]
-    jobs = [_threaded(recipe.job(run.n_labels, run.seed, inits[run.start], run.folder), recipe.jobs) for run in runs]
-    jobs = [_anywhere(job) for job in jobs]
+    jobs = [recipe.job(run.n_labels, run.seed, inits[run.start], run.folder, run.pretraining) for run in runs]
+    jobs = [_anywhere(_threaded(job, recipe.jobs)) for job in jobs]
     logs, failed = (recipe.out / "logs").absolute(), {}
     logs.mkdir(exist_ok=True)
     with progress("fine-tune", len(jobs)) as step:

@@ -59,8 +59,9 @@ def planned(recipe: Recipe, learnt: Contents) -> list[Planned]:
     scans = Contents(learnt.store.base) if isinstance(learnt.store, FusedStore) else learnt
     starts, tuned, wrong, found = {}, {}, {}, []
     for run in recipe.runs():
-        if run.start not in starts:
-            starts[run.start] = _hash(_start(run, recipe, scans))
+        start = (run.start, run.seed if run.arm.scratch else None)
+        if start not in starts:
+            starts[start] = _hash(_start(run, recipe, scans))
         case = (run.n_labels, run.seed)
         if case not in tuned:
             try:
@@ -69,7 +70,7 @@ def planned(recipe: Recipe, learnt: Contents) -> list[Planned]:
                 wrong[str(error)] = error
                 tuned[case] = ("", 0)
         key, labels = tuned[case]
-        found.append(Planned(run, f"{starts[run.start]}-{key}", labels))
+        found.append(Planned(run, f"{starts[start]}-{key}", labels))
     raise_all([*wrong.values(), *_twice(found)])
     return found
 
@@ -90,8 +91,9 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
     if arm.run is not None:
         weights = towers_of(arm.run) or {"": find_weights(arm.run)}
         return {"weights": {name: _file_hash(path) for name, path in weights.items()}}
-    if arm.options is None:
-        return {"weights": BASELINE}
+    if arm.options is None:  # where its encoder is drawn from the run's own seed, it is as the first records have it
+        first = recipe.encoder_seed(run.pretraining)
+        return {"weights": BASELINE} | ({} if first == run.seed else {"seed": first})
     store, options = contents.store, arm.pretrain(run.pretraining)
     rows = training_rows(store, options.transductive)
     _, config, reader = method_config(options, arm.settings, store, rows)

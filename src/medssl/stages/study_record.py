@@ -125,7 +125,7 @@ def leak_checks(recipe: Recipe, inits: Collection[str], store: Store) -> list[di
     """For every pre-trained arm: has its pre-training seen the images of test patients?"""
     checks = []
     for arm in recipe.arms:
-        if arm.name not in inits or (arm.run is None and arm.options is None):
+        if arm.name not in inits or arm.scratch:
             continue
         if truth := _truth(arm):
             detail = f"{truth}: of all training patients, however few labels are compared"

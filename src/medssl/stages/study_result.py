@@ -45,7 +45,7 @@ def _result(run: Run, recipe: Recipe) -> dict[str, Any]:
 def _pretraining(run: Run, recipe: Recipe) -> dict[str, Any]:
     """The last probes of what the run began with, and their cost; empty for scratch, or where nothing is left of it."""
     arm = run.arm
-    if arm.run is None and arm.options is None:
+    if arm.scratch:
         return {}
     folder = find_weights(arm.run).parent if arm.run else recipe.out / "pretrain" / run.start
     probes: dict[str, float] = {}

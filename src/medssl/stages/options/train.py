@@ -141,6 +141,9 @@ class Finetune:
     init: str = "scratch"
     """A run folder of `medssl pretrain`, an encoder.safetensors, or scratch. A run of cmcl has an encoder for each
     modality: that of the scans is taken."""
+    encoder_seed: int | None = None
+    """From scratch: seed of the encoder's first weights; by default --seed, from which all else is drawn. With the seed
+    of a pre-training the encoder begins where that one did."""
     modalities: tuple[str, ...] = ()
     """Modalities of each patient and study to learn from together, an encoder each, such as CT MR-T1; a patient may
     lack some. Of one, only its scans are taken. By default all scans go through one encoder."""
