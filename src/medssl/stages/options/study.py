@@ -58,9 +58,10 @@ class Study:
     n_labels: Annotated[tuple[int | Literal["all"], ...] | None, _default("n_labels", "N|all [N|all ...]")] = None
     """Labelled patients, validation included; all for every one, then with the split's own validation patients."""
     seeds: Annotated[int | None, _default("seeds", "INT")] = None
-    """Label subsets and initialisations."""
+    """Label subsets, each with a head or decoder drawn anew."""
     pretrain_seeds: Annotated[int | None, _default("pretrain_seeds", "INT")] = None
-    """Pre-trainings of each arm, from seed, seed + 1, …; each is fine-tuned with all --seeds."""
+    """Pre-trainings of each arm, from seed, seed + 1, …; each is fine-tuned with all --seeds, and so is scratch, from
+    the first weights of each."""
     margin: Annotated[float | None, _default("margin", "FLOAT")] = None
     """Differences inside ± this are called no help."""
     encoder: Annotated[str | None, _default("encoder", "NAME")] = None
