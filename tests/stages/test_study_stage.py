@@ -209,12 +209,13 @@ def test_an_arm_is_pre_trained_from_several_seeds_and_each_meets_all_subsets(dat
     made = stand()
     out = study.run(options(data, tmp_path / "s", pretrain_seeds=2))
     assert [(o.out.name, o.model.seed) for o, _ in made.pretrained] == [("pcrl-p2", 1)]
-    wanted = {(f"pcrl-p2-n{n}-s{s}", str(out / "pretrain/pcrl-p2"), s) for n in (4, 8) for s in range(3)}
-    assert {(o.out.name, o.init, o.subset_seed) for o in made.tuned} == wanted
+    starts = {"pcrl-p2": (str(out / "pretrain/pcrl-p2"), None), "scratch-p2": ("scratch", 1)}
+    wanted = {(f"{name}-n{n}-s{s}", *starts[name], s) for name in starts for n in (4, 8) for s in range(3)}
+    assert {(o.out.name, o.init, o.encoder_seed, o.subset_seed) for o in made.tuned} == wanted
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert [row["pretraining"] for row in rows if row["arm"] == "pcrl"] == [1, 2] * 6
-    assert {row["pretraining"] for row in rows if row["arm"] == "scratch"} == {1} and len(rows) == 18
-    assert len({row["key"] for row in rows}) == 18
+    for arm in ("scratch", "pcrl"):
+        assert [row["pretraining"] for row in rows if row["arm"] == arm] == [1, 2] * 6
+    assert len({row["key"] for row in rows}) == len(rows) == 24
     with pytest.raises(UserError, match="arm pcrl pretrain_seeds: 2 → 1"):
         study.run(options(data, tmp_path / "s"))
     # The second pre-training of one study is the first of another that begins one seed later.
@@ -228,7 +229,7 @@ def test_a_pre_training_is_left_out_only_if_all_its_runs_are_known(data, tmp_pat
     first = study.run(options(data, tmp_path / "s"))
     made = stand()
     study.run(options(data, tmp_path / "t", pretrain_seeds=2, known=(first,)))
-    assert [o.out.name for o, _ in made.pretrained] == ["pcrl-p2"] and len(made.tuned) == 6
+    assert [o.out.name for o, _ in made.pretrained] == ["pcrl-p2"] and len(made.tuned) == 12
 
 
 def test_all_labels_are_as_many_as_there_are(data, tmp_path, stand, capsys, pageless):
