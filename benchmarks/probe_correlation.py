@@ -59,17 +59,19 @@ Group = tuple[np.ndarray, np.ndarray]  # probes (n,), gains (n,) of the pre-trai
 
 
 def gathered(data: Path) -> list[Pretraining]:
-    """Every pre-training with probes in ``data``/STUDY/results.jsonl. One that two arms share counts once."""
-    found = []
+    """Every pre-training with probes in ``data``/STUDY/results.jsonl, once, also if arms or studies share it."""
+    found: list[Pretraining] = []
+    known: set[str] = set()
     for path in sorted(data.glob("*/results.jsonl")):
         rows = lines(path, Row)
-        scratch = {(row["n_labels"], row["seed"]): row["value"] for row in rows if row["arm"] == "scratch"}
+        scratch = {_case(row): row["value"] for row in rows if row["arm"] == "scratch"}
         own: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
-            if probes_of(row):
-                own[row["key"].partition("-")[0]].append(row)
+            if probes_of(row) and (start := row["key"].partition("-")[0]) not in known:
+                own[start].append(row)
+        known.update(own)
         for group in own.values():
-            once = {(row["n_labels"], row["seed"]): row["value"] for row in group}
+            once = {_case(row): row["value"] for row in group}
             gains: dict[int, list[float]] = defaultdict(list)
             for case, value in once.items():
                 if case in scratch and value is not None and scratch[case] is not None:
@@ -77,6 +79,11 @@ def gathered(data: Path) -> list[Pretraining]:
             means = {n: float(np.mean(values)) for n, values in gains.items()}
             found.append(Pretraining(path.parent.name, probes_of(group[0]), means))
     return found
+
+
+def _case(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    """What a run shares with the one of scratch: labels, their subset, and the first weights of the encoder."""
+    return row["n_labels"], row["seed"], row.get("pretraining", 1)
 
 
 def probes_of(row: Mapping[str, Any]) -> dict[str, float]:
