@@ -1,5 +1,7 @@
 """The interval is right as often as it promises, its variances and its power are those of the simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,13 @@ def test_p_is_below_alpha_just_where_the_interval_excludes_zero():
         for level in (0.8, 0.95, 0.99):
             low, high = found.interval(level)
             assert (found.p() < 1 - level) == (low > 0 or high < 0)
+
+
+def test_equal_arms_have_a_p_of_one_and_no_p_is_finer_than_the_draws():
+    rng = np.random.default_rng(2)
+    zero = replace(estimated(simulated(rng, 5, 20, 0.3, 0.3, 0.5), rng), draws=np.zeros(4000))
+    assert zero.p() == 1
+    assert replace(zero, draws=np.ones(4000)).p() == pytest.approx(2 / 4001)
 
 
 def test_no_p_below_one_without_a_second_seed_or_patient():

@@ -54,6 +54,37 @@ def test_pairs_are_seeds_that_both_arms_finished(tmp_path):
     assert lonely["verdict"] == "cannot tell" and "at least 3" in lonely["sentence"]
 
 
+def test_one_seed_speaks_for_test_patients_only(tmp_path):
+    one = write_study(tmp_path, {("scratch", 4): 0.0, ("pcrl", 4): 0.08}, seeds=1)
+    assert "one seed shows nothing of how much seeds differ" in verdict(one, task="segment")["notes"][1]
+
+
+def test_a_run_that_invents_a_structure_leaves_the_verdict_whole(tmp_path):
+    """Its Dice is 0 on patients whom the others leave out: a resample must not lack those that the others score."""
+    effect = {("scratch", 4): 0.0, ("pcrl", 4): 0.16, ("scratch", 16): 0.1, ("pcrl", 16): 0.2}
+    runs = write_study(tmp_path, effect, patients=16)
+    for run in runs:
+        invented = 8 if run == runs[0] else 6
+        dice = pl.Series(range(16)).cast(pl.Float64)
+        table = pl.read_parquet(run.predictions)
+        kept = pl.when(dice < 6).then(pl.col("dice.liver")).when(dice < invented).then(0.0).otherwise(None)
+        table.with_columns(kept.alias("dice.liver")).write_parquet(run.predictions)
+    few, _ = verdict(runs, task="segment")["labels"]
+    (found,) = few["comparisons"]
+    assert 0 <= found["p"] <= 1 and np.isfinite(found["interval"]).all() and found["interval"][0] > 0
+
+
+def test_runs_tested_with_other_labels_are_not_compared(tmp_path):
+    runs = write_study(tmp_path, {("scratch", 4): 0.0, ("pcrl", 4): 0.08}, seeds=2)
+    for run in runs:
+        truth = [float(i % 2) for i in range(24)]
+        truth[0] += run == runs[-1]
+        table = pl.read_parquet(run.predictions)
+        table.with_columns(pl.Series("truth.yes", truth)).write_parquet(run.predictions)
+    with pytest.raises(UserError, match="tested with different labels"):
+        verdict(runs, task="segment")
+
+
 def test_labels_saved_lie_between_counts(tmp_path):
     effect = {("scratch", 4): 0.0, ("pcrl", 4): 0.05, ("scratch", 16): 0.1, ("pcrl", 16): 0.15}
     few, most = verdict(write_study(tmp_path, effect, noise=0.001), task="segment")["labels_saved"]
@@ -68,7 +99,7 @@ def test_notes_say_what_the_intervals_hold_and_what_could_not_be_seen(tmp_path):
     _, held, power = found["notes"]
     assert "not that of the encoder's first weights and of pre-training" in held
     least = np.median([c["detectable"] for c in found["labels"][0]["comparisons"]])
-    assert power.startswith(f"With 24 test patients and 5 seeds, a gain in Dice under {least:.3f} with 4 labelled")
+    assert power.startswith(f"With 24 test patients and 5 seeds, a gain in Dice of {least:.3f} with 4 labelled")
 
 
 def test_pre_trainings_widen_the_interval_and_are_named(tmp_path):

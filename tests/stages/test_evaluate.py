@@ -1,5 +1,6 @@
 """Evaluation tests towers on test patients alone, and its numbers are those of the vectors that it leaves."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,17 @@ def test_wrong_questions_are_answered_in_a_sentence(data, run, tmp_path, capsys,
     assert evaluate(given[0], run, "--data", data, *given[1:]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_test_patients_that_a_run_has_learnt_from_are_told(run, tmp_path) -> None:
+    """Whatever the split is today, and whether or not the data are those of the run: seen.txt knows."""
+    hashes = [f"{i:032x}" for i in range(20)]
+    store = paired_store(tmp_path / "data", cohort(10), split=["test"] * 8 + ["train"] * 12, hash=hashes)
+    mine, out = shutil.copytree(run, tmp_path / "run"), tmp_path / "out"
+    for seen, told in ((hashes[8:], False), (hashes[7:], True)):
+        (mine / "seen.txt").write_text("".join(f"{name}\n" for name in seen))
+        assert evaluate("retrieval", mine, "--data", store.data, "--out", out) == 0
+        assert read_json(out / "retrieval.json")["transductive"] is told
 
 
 def test_data_that_do_not_fit_are_refused(data, run, tmp_path, capsys, trained_run) -> None:

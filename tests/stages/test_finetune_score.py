@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from medssl.stages.finetune_score import Score, _best_slice, _cut
+from medssl.stages.finetune_score import Score, _best_slice, _cut, _over_patients
 
 
 def score(value: float, loss: float = 0.0) -> Score:
@@ -35,3 +35,9 @@ def test_slices_lie_as_radiologists_look_at_them() -> None:
     volume = np.arange(2 * 3 * 1).reshape(2, 3, 1)  # axes to the right, to the front, upwards
     shown = _cut(volume, 0)
     assert shown[0, 0] == volume[1, 2, 0], "top left: the patient's right front"
+
+
+def test_a_patient_counts_once_however_many_scans_there_are() -> None:
+    dice = np.array([[0.9], [0.9], [0.9], [0.1], [np.nan]])
+    assert math.isclose(_over_patients(dice, [0, 0, 0, 1, 1]), 0.5)
+    assert math.isnan(_over_patients(np.full((2, 1), np.nan), [0, 1]))

@@ -1,5 +1,6 @@
 """A recipe is read whole: the command line wins, and all that is wrong is told at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_an_arm_may_be_pre_trained_more_often_than_others(tmp_path):
     assert len(names) == 2 * 2 * 7 == len({*names}) and "pcrl-p3-nall-s1" in names and found.counts == [4, None]
     said = read_recipe(Study(out=tmp_path, config=tmp_path / "r.toml", pretrain_seeds=2))
     assert [arm.pretrainings for arm in said.arms] == [2, 2, 2]
+
+
+def test_a_batch_given_on_the_command_line_wins_over_all_tables(tmp_path):
+    tables = {"pretrain": {"batch": 32, "pcrl": {"batch": 16}}, "finetune": {"batch": 8}}
+    write_toml(tmp_path / "r.toml", {"data": "d"} | tables)
+    asked = Study(out=tmp_path, config=tmp_path / "r.toml")
+    for given, batches in ((None, (16, 8)), (4, (4, 4))):
+        found = read_recipe(replace(asked, batch=given))
+        assert (found.arms[1].options.loop.batch, found.finetune.loop.batch) == batches
 
 
 @pytest.mark.parametrize(

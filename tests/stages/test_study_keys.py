@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from medssl.config import to_table
@@ -106,6 +107,14 @@ def test_scratch_begins_with_the_first_weights_of_each_pre_training(data, conten
 def test_what_is_left_open_enters_as_it_is_answered(parts):
     before = parts({"steps": 0, "patch": [32, 32]})
     assert before == parts({"steps": 1000, "patch": [32, 32]})  # the shortest run, for few scans
+
+
+def test_labels_and_masks_that_choose_an_encoder_are_part_of_its_key(parts, contents, monkeypatch):
+    before, patient = parts(), parts({"patience": 2})
+    frame = contents.store.items
+    monkeypatch.setattr(contents.store, "items", frame.with_columns(pl.col("label.size").reverse()))
+    assert parts({"patience": 2})["pcrl"][PRETRAINING] != patient["pcrl"][PRETRAINING]
+    assert parts()["pcrl"][PRETRAINING] == before["pcrl"][PRETRAINING]
 
 
 def test_seeds_differ_by_their_patients(data, contents, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,8 @@ from medssl.networks.weights import export_state
 from medssl.stages import index, phantom, prepare, study
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.study import Study
+from medssl.stages.recipe import read_recipe
+from medssl.stages.study_defaults import answered
 
 
 @pytest.fixture(scope="module")
@@ -196,11 +199,42 @@ def test_finished_runs_are_not_recorded_under_the_labels_of_today(data, tmp_path
     cells = [other[cell] if i == row else cell for i, cell in enumerate(frame["label.lesion"])]
     frame.with_columns(pl.Series("label.lesion", cells)).write_parquet(mine / "index.parquet")
     made = stand()
-    with pytest.raises(UserError, match="changed since 12 runs finished: other scans, labels or seeds"):
+    with pytest.raises(UserError, match="changed since 12 runs began: other scans, labels or seeds"):
         study.run(options(mine, tmp_path / "s"))
     shutil.rmtree(out / "runs")
     study.run(options(mine, tmp_path / "s"))
     assert len(made.tuned) == 12 and not made.pretrained
+
+
+def test_a_study_that_was_killed_does_not_mix_two_truths(data, tmp_path, stand, pageless, monkeypatch):
+    stand()
+    mine = shutil.copytree(data, tmp_path / "data")
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(study, "collect", Mock(side_effect=[None, KeyboardInterrupt]))
+        study.run(options(mine, tmp_path / "s"))
+    assert not (tmp_path / "s" / "results.jsonl").exists() and read_json(tmp_path / "s" / "begun.json")
+    frame = pl.read_parquet(mine / "index.parquet")
+    frame.with_columns(pl.col("label.lesion").reverse()).write_parquet(mine / "index.parquet")
+    with pytest.raises(UserError, match=r"changed since .* runs began: other scans, labels or seeds"):
+        study.run(options(mine, tmp_path / "s"))
+
+
+def test_a_given_encoder_is_compared_with_scratch_of_its_own_network(data, tmp_path):
+    def card(name, **encoder):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "encoder.json", {"format": 1, "encoder": encoder, "preprocessing": {}})
+        (tmp_path / name / "encoder.safetensors").touch()
+        return f"{name}={tmp_path / name}"
+
+    mine = card("mine", encoder="unet", width=16, norm="instance")
+    asked = Study(data=data, out=tmp_path / "s", task="classify", target="lesion", arms=("scratch", mine))
+    model = answered(read_recipe(asked), Store(data)).finetune.model
+    assert (model.encoder, model.width, model.norm) == ("unet", 16, "instance")
+    other = card("other", encoder="unet", width=32, norm="instance")
+    with pytest.raises(UserError, match=r"arm 'other' is unet of width 32 with instance norm, scratch .* of width 16"):
+        answered(read_recipe(replace(asked, arms=("scratch", mine, other))), Store(data))
+    own = card("own", encoder="resnet18", norm="batch")  # its width is the architecture's
+    answered(read_recipe(replace(asked, arms=("scratch", own), width=64)), Store(data))
 
 
 def test_an_arm_is_pre_trained_from_several_seeds_and_each_meets_all_subsets(data, tmp_path, stand, pageless):

@@ -111,6 +111,8 @@ def test_a_finished_run_is_left_alone_and_other_options_are_refused(data: Path, 
     assert (run / "result.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="n-labels: 8 → 9"):
         finetune.run(replace(given, n_labels=9))
+    with pytest.raises(UserError, match="encoder-seed: none → 9"):
+        finetune.run(replace(given, encoder_seed=9))
 
 
 def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(data: Path, tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ def finished(run: Path) -> bool:
     return (run / DONE).exists()
 
 
+def learnt(run: Path) -> bool:
+    """True once something of a run would be lost with its folder."""
+    return finished(run) or (run / CHECKPOINT).exists()
+
+
 def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str], free: Collection[str] = FREE) -> None:
     """Write the record of a new run; for an old one refuse other values in the tables ``fixed``, all at once.
 
@@ -73,7 +78,7 @@ def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str], free: C
     A run without a checkpoint has learnt nothing yet, so a first command that went wrong may be corrected.
     """
     before = stored(run)
-    if finished(run) or (run / CHECKPOINT).exists():
+    if learnt(run):
         raise_all(_differences(run, before, record, fixed, free))
     else:
         files.write_toml(run / NAME, {"format": files.FORMAT, **record})

@@ -73,11 +73,16 @@ class Estimate:
         return quantiles(self.draws, level)
 
     def p(self) -> float:
-        """Two-sided: below 1 − level exactly where the interval of that level excludes zero; 1 where one cannot say."""
-        if not len(self.draws) or self.seeds < 2:
+        """Two-sided: below 1 − level exactly where the interval of that level excludes zero; 1 where one cannot say.
+
+        So many draws show no p below 2 / (their number + 1). Draws of exactly zero stand on both sides.
+        """
+        n = len(self.draws)
+        if not n or self.seeds < 2:
             return 1.0
-        below = np.interp(0.0, np.sort(self.draws), np.linspace(0, 1, len(self.draws)))
-        return float(2 * min(below, 1 - below))
+        rising, share = np.sort(self.draws), np.linspace(0, 1, n)
+        sides = np.interp(0.0, rising, share), np.interp(0.0, -rising[::-1], share)
+        return float(min(1.0, max(2 * min(sides), 2 / (n + 1))))
 
     def detectable(self, level: float = 0.95) -> float:
         """The least true difference that an interval of this level would show to be none of chance in 4 of 5 studies.

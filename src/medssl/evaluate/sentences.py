@@ -95,7 +95,7 @@ def held(levels: Sequence[Level]) -> str:
         if arm != BASELINE and band["seeds"] > 1
     }
     if not times:
-        return ""
+        return "Intervals hold the chance of test patients only: one seed shows nothing of how much seeds differ."
     several = [f"{arm} ({n} pre-trainings)" for arm, n in times.items() if n > 1]
     text = "Intervals hold the chance of test patients and of fine-tuning seeds (label subset, head or decoder)"
     if not several:
@@ -105,7 +105,7 @@ def held(levels: Sequence[Level]) -> str:
 
 
 def power(levels: Sequence[Level], metric: str, patients: int) -> str:
-    """The least gain that such a study sees four times in five, in the middle of its arms."""
+    """The gain that such a study sees four times in five, in the middle of its arms."""
     parts, seeds = [], set()
     for at in levels:
         seen = [c["detectable"] for c in at["comparisons"] if np.isfinite(c["detectable"])]
@@ -115,8 +115,8 @@ def power(levels: Sequence[Level], metric: str, patients: int) -> str:
     if not parts:
         return ""
     size = f"With {counted(patients, 'test patient')} and {counted(min(seeds), 'seed')}"
-    text = f"{size}, a gain in {METRIC_NAMES[metric]} under {listed(parts)}"
-    return f"{text} labelled patients cannot be seen (in 4 of 5 such studies; median of the arms)."
+    text = f"{size}, a gain in {METRIC_NAMES[metric]} of {listed(parts)} labelled patients would be seen"
+    return f"{text} in 4 of 5 such studies (median of the arms), a smaller one less often."
 
 
 def unlearnt(levels: Sequence[Level], metric: str) -> str:

@@ -83,15 +83,15 @@ def _scored(
     tables: Mapping[ScoredRun, pl.DataFrame], metric: str, patients: Sequence[str], seed: int
 ) -> tuple[dict[int, Columns], np.ndarray]:
     """Scores of every run by label count, on all patients and on the same resamples of them, and who is needed."""
+    scorers = {run: scorer(table, metric, patients) for run, table in tables.items()}
+    # What any run must not lack: one that invents a structure is scored on a patient whom the others leave out.
+    needed = np.unique(np.concatenate([one.needed for one in scorers.values()], axis=1), axis=1)
+    weights = resample(needed, stream(seed, "bootstrap", "patients"))
     found: dict[int, Columns] = {}
-    weights, needed = None, np.empty(0)
     for n, group in groupby(sorted(tables, key=lambda run: run.n_labels), key=lambda run: run.n_labels):
-        scorers = {(run.arm, run.pretraining, run.seed): scorer(tables[run], metric, patients) for run in group}
-        if weights is None:
-            needed = next(iter(scorers.values())).needed
-            weights = resample(needed, stream(seed, "bootstrap", "patients"))
-        full, again = score_all(list(scorers.values()), weights)
-        found[n] = {key: (full[[i]], again[:, [i]]) for i, key in enumerate(scorers)}
+        mine = {(run.arm, run.pretraining, run.seed): scorers[run] for run in group}
+        full, again = score_all(list(mine.values()), weights)
+        found[n] = {key: (full[[i]], again[:, [i]]) for i, key in enumerate(mine)}
     return found, needed
 
 
@@ -148,12 +148,14 @@ def _predictions(source: Path | pl.DataFrame) -> pl.DataFrame:
 
 
 def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
-    first = next(iter(tables.values()))
+    first, fix = next(iter(tables.values())), "the data changed between runs: make the study anew in another --out"
     for run, table in tables.items():
         if not table["item"].equals(first["item"]):
-            fix = "the data changed between runs: make the study anew in another --out"
             which = f"{run.arm}, {run.n_labels} labels, seed {run.seed}"
             raise UserError("runs were tested on different scans", which, fix)
+        truth = [name for name in table.columns if name.startswith("truth.")]
+        if not table.select(truth).equals(first.select(truth)):
+            raise UserError("runs were tested with different labels", f"{run.arm}, {run.n_labels} labels", fix)
     # In the order of the files, not of ids: those are salted, and the bootstrap would differ by who indexed the scans.
     return first.sort("index")["patient"].unique(maintain_order=True).to_list()
 

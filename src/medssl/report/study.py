@@ -113,7 +113,7 @@ def _keys(verdict: Mapping[str, Any], record: Mapping[str, Any], data: Mapping[s
 
 def _result(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) -> Section:
     few = len({arm for at in verdict["labels"] for arm in at["arms"]}) <= figures.FEW
-    bands = "the band is its 95 % interval over seeds and test patients, each dot one seed"
+    bands = "the band is its 95 % interval (the notes say of what), each dot one run"
     caption = f"Mean over seeds; {bands if few else 'the intervals are in the table below'}."
     blocks: list[Block] = [Figure(figures.efficiency(verdict, metric, colour), caption, wide=True, full=not few)]
     if any(at["comparisons"] for at in verdict["labels"]):
@@ -170,12 +170,19 @@ def _other_metrics(results: Sequence[Mapping[str, Any]], metric: str) -> Table |
     if not keys:
         return None
     rows = [
-        [n, arm, *(f"{np.mean(found[k]):.3g} ± {np.std(found[k]):.2g}" if found[k] else "" for k in keys)]
+        [n, arm, *(_spread(found[k]) for k in keys)]
         for (n, arm), found in sorted(groups.items(), key=lambda group: group[0][0])
     ]
     return Table(
         ("Labels", "Arm", *map(run._metric, keys)), rows, "Other metrics, mean ± standard deviation over seeds", words=2
     )
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; one value has none."""
+    if not values:
+        return ""
+    return f"{np.mean(values):.3g}" + (f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else "")
 
 
 def _predictions(study: Path, found: Ledger) -> Section:

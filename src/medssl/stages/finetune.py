@@ -217,7 +217,8 @@ def _record(options: Finetune, setup: Setup, hardware: machine.Machine) -> dict[
         "task": options.task,
         "init": setup.initial,
         "options": {name: getattr(options, name) for name in names}
-        | {"test_modalities": options.test_modalities or None},
+        | {"test_modalities": options.test_modalities or None}
+        | {"encoder_seed": None if setup.init else options.encoder_seed},
         "model": to_table(setup.config),
         "optim": to_table(options.optim),
         "loop": to_table(options.loop),

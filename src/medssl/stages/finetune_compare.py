@@ -39,7 +39,7 @@ def by_modality(
         places, key = np.flatnonzero(usable[case]), (id(shown), *keep)
         if key not in known:
             chosen = [rows[i] for i in places]
-            known[key] = predict(shown, chosen, keep) if tables else tested[places]
+            known[key] = predict(shown, chosen, keep) if tables and chosen else tested[places]
         tables[case] = known[key]
     told: dict[str, Any] = {"names": list(setup.store.names_of), "same": same}
     told |= {part: {} for part, name in cases if name}

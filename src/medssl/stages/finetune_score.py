@@ -19,6 +19,7 @@ from lightning.fabric import Fabric
 from medssl import files
 from medssl.data.several import present_of
 from medssl.evaluate.metrics import classification, mean_over_items, segmentation
+from medssl.evaluate.scorers import PatientMean
 from medssl.stages.finetune_compare import by_modality
 from medssl.stages.finetune_setup import Setup
 from medssl.stages.options.train import Finetune
@@ -121,13 +122,21 @@ def _metrics(setup: Setup, frame: pl.DataFrame) -> dict[str, float]:
     of = {part: np.stack([v for k, v in table.items() if k.startswith(f"{part}.")], axis=1) for part in _parts(table)}
     if "prob" in of:
         return classification(of["prob"], of["truth"], setup.truth.kind)
-    metrics = {name: mean_over_items(values) for name, values in of.items()}
+    codes = np.unique(frame["patient"].to_numpy(), return_inverse=True)[1].tolist()
+    metrics = {name: _over_patients(values, codes) for name, values in of.items()}
     for column, values in table.items():
-        metrics[column] = mean_over_items(values[:, None])
+        metrics[column] = _over_patients(values[:, None], codes)
     # A structure that is missed or invented has no surface distance: so many were left out of the mean.
     both_or_one = ~np.isnan(of["dice"])
     metrics["hd95_undefined"] = float((both_or_one & np.isnan(of["hd95"])).sum())
     return metrics
+
+
+def _over_patients(values: np.ndarray, codes: list[int]) -> float:
+    """Mean of what is known of each patient's items, then over patients, as in a verdict; NaN where nothing is."""
+    patients = max(codes) + 1
+    with np.errstate(invalid="ignore"):
+        return float(PatientMean(values, codes, patients)(np.ones((1, patients)))[0])
 
 
 def _parts(table: Columns) -> list[str]:

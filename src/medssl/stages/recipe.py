@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -13,6 +13,7 @@ from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
+from medssl.stages.arm import Arm, Run
 from medssl.stages.configure import optim_of
 from medssl.stages.defaults import OPEN
 from medssl.stages.judge import read_pairs
@@ -25,55 +26,12 @@ from medssl.value_types import fits, wrong_type
 TABLES = ("pretrain", "finetune")
 # Said once for all arms, at the top: arms that differ in these would not be compared for their pre-training.
 SHARED = {"encoder", "width", "norm", "device", "seed", "transductive", "data", "out", "task", "target"}
-_COUNTS = {"pretrain_steps": "steps", "pretrain_seeds": "pretrain_seeds"}  # options of a study, and keys of an arm
-_BY_STUDY = SHARED | {"n_labels", "subset_seed", "init", "model", "optim", "loop", "predictions"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to begin. Exactly one of ``method`` (pre-trained here) and ``run`` (given) is set, or none: scratch."""
-
-    name: str
-    method: str | None = None
-    run: Path | None = None
-    options: Pretrain | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Options of the method alone."""
-    pretrainings: int = 1
-    """How often it is pre-trained, each time from another seed; of scratch, from how many of their first weights."""
-
-    @property
-    def scratch(self) -> bool:
-        """True for the arm that nothing was trained for."""
-        return self.run is None and self.options is None
-
-    def start(self, pretraining: int) -> str:
-        """Name of what a run begins with. The first is the arm's own, so that more of them extend a study."""
-        return self.name if pretraining == 1 else f"{self.name}-p{pretraining}"
-
-    def pretrain(self, pretraining: int) -> Pretrain:
-        """The options of that pre-training."""
-        assert self.options is not None
-        model = replace(self.options.model, seed=self.options.model.seed + pretraining - 1)
-        return replace(self.options, model=model)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One fine-tuning of a study."""
-
-    arm: Arm
-    pretraining: int
-    """Which one of the arm it begins with, counted from 1."""
-    n_labels: int | None
-    """None: all labelled patients."""
-    seed: int
-    folder: Path
-
-    @property
-    def start(self) -> str:
-        """Name of what it begins with."""
-        return self.arm.start(self.pretraining)
+_COUNTS = {
+    "pretrain_steps": "steps",
+    "pretrain_seeds": "pretrain_seeds",
+    "batch": "batch",
+}  # options of a study, and keys of an arm
+_BY_STUDY = SHARED | {"n_labels", "subset_seed", "init", "encoder_seed", "model", "optim", "loop", "predictions"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +135,7 @@ def _tables(
     for part, steps in ((pretrain, "pretrain_steps"), (finetune, "finetune_steps")):
         wanted = top[steps] if steps in given else part.get("steps", top[steps])
         part |= {} if wanted is None else {"steps": wanted}  # nobody says: chosen when the scans are known
+        part |= {"batch": top["batch"]} if "batch" in given else {}
     said = {key for option, key in _COUNTS.items() if option in given}
     named = {name: {k: v for k, v in own.items() if k not in said} for name, own in named.items()}
     return pretrain, finetune, named

@@ -32,7 +32,7 @@ from medssl.stages.report import spared, write_study_report
 from medssl.stages.study_check import check
 from medssl.stages.study_defaults import answered
 from medssl.stages.study_keys import Planned, planned
-from medssl.stages.study_known import known, refuse_stale
+from medssl.stages.study_known import begin, known, refuse_stale
 from medssl.stages.study_record import leak_checks, settle
 from medssl.stages.study_result import collect
 
@@ -61,6 +61,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         facts = fingerprint(store.items, store.plan.contract(), store.hash)
         facts["checks"] += leak_checks(recipe, {one.run.arm.name for one in plan if one.run.start in inits}, store)
         files.write_json(out / "data.json", facts)
+        begin(out, todo)
         failed |= _finetuned(recipe, todo, inits)
         results = collect(recipe, contents, plan, earlier)
         results.write(out)

@@ -9,9 +9,10 @@ from medssl.engine.record import finished
 from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.stages import pretrain
+from medssl.stages.arm import Arm
 from medssl.stages.finetune_setup import build, set_up
 from medssl.stages.options.train import Finetune
-from medssl.stages.recipe import Arm, Recipe
+from medssl.stages.recipe import Recipe
 
 
 def check(recipe: Recipe) -> None:

@@ -23,11 +23,12 @@ from medssl.engine.record import LATER
 from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.loading import find_weights, towers_of
+from medssl.stages.arm import Run
 from medssl.stages.configure import method_config
 from medssl.stages.finetune_setup import set_up
 from medssl.stages.patience import probing
 from medssl.stages.pretrain import training_rows
-from medssl.stages.recipe import Recipe, Run
+from medssl.stages.recipe import Recipe
 from medssl.stages.study_record import flat, plain
 
 PARTS = ("pre-training", "fine-tuning", "scans, labels or seeds")
@@ -104,9 +105,14 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
     if positives == "label":
         truth = read_target(store.items, config.label or None).matrix
         columns.append([row.tobytes().hex() for row in np.nan_to_num(truth, nan=-1).astype("<f4")])
+    judged = options.patience is not None  # by probes, which choose the encoder
+    if judged:
+        target = options.probe_target
+        labels = [name for name in store.items.columns if name.startswith("label.")]
+        columns += [store.items[name] for name in ([f"label.{target}"] if target else sorted(labels))]
     return {
         "settings": _pretraining(flat(options) | to_table(config)) | probing(options),
-        "scans": contents.of(rows, *columns, masks=positives == "structure"),
+        "scans": contents.of(rows, *columns, masks=judged or positives == "structure"),
         "plan": store.plan.contract(),
         "revision": REVISIONS.get(options.method, 0),
     }

@@ -13,8 +13,9 @@ from medssl.errors import UserError
 from medssl.loading import WEIGHTS, find_weights, read_card
 from medssl.report.facts import digest, seen_in_pretraining
 from medssl.report.formats import StudyRecord, table
+from medssl.stages.arm import Arm
 from medssl.stages.export import read_seen
-from medssl.stages.recipe import Arm, Recipe
+from medssl.stages.recipe import Recipe
 
 NAME = "study.toml"
 # Where or how fast something runs, and what is told from finished runs: other values make no other study.

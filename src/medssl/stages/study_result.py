@@ -9,7 +9,8 @@ from medssl.engine import log, record
 from medssl.loading import find_weights
 from medssl.report.formats import Score, damaged, table
 from medssl.report.ledger import Ledger, by_content
-from medssl.stages.recipe import Recipe, Run
+from medssl.stages.arm import Run
+from medssl.stages.recipe import Recipe
 from medssl.stages.study_keys import Planned
 
 WATCHED = ("probe.linear", "probe.knn", "probe.voxel", "effective_rank", "feature_std")
