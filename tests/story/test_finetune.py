@@ -111,7 +111,7 @@ def test_a_finished_run_is_left_alone_and_other_options_are_refused(data: Path, 
     assert (run / "result.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="n-labels: 8 → 9"):
         finetune.run(replace(given, n_labels=9))
-    with pytest.raises(UserError, match="encoder-seed: none → 9"):
+    with pytest.raises(UserError, match="encoder-seed: None → 9"):
         finetune.run(replace(given, encoder_seed=9))
 
 
