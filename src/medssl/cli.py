@@ -45,7 +45,7 @@ The main job:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 a mistake in the input, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 2 it cannot go on and says why, 130 interrupted."""
     args = list(sys.argv[1:] if arguments is None else arguments)
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:<10}{line[3]}" for verb, line in VERBS.items())))
