@@ -49,7 +49,7 @@ def test_which_value_holds(table, recipe):
     assert {arm.options.steps for arm in said.arms if arm.options} == {20}
     assert {arm.pretrainings for arm in said.arms} == {2}
     assert {arm.options.loop.batch for arm in said.arms if arm.options} == {6}
-    assert said.finetune.loop.batch == 4  # the table's own
+    assert said.finetune.loop.batch == 6
     assert {arm.options.steps for arm in recipe().arms if arm.options} == {1000}
     assert len(recipe(arms=("scratch", "moco")).arms) == 2
 
