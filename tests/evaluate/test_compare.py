@@ -45,14 +45,19 @@ def test_what_it_takes_is_a_study_large_enough():
     assert need[0] <= goal < need[1]
     stricter = int(re.match(r"About (\d+) seeds", what_it_takes(unsure, 0.01, level=0.995))[1])
     assert stricter > seeds
-    assert re.match(r"About \d+ test patients \(now 5 and 20\)", what_it_takes(estimated(0.02, 0.001, 0.1), 0.01))
+    assert re.match(
+        r"About \d+ test patients \(now 5 seeds and 20 test patients\)",
+        what_it_takes(estimated(0.02, 0.001, 0.1), 0.01),
+    )
     assert "within reach" in what_it_takes(replace(estimated(0, 50, 50), mean=0.0), 1e-3)
 
 
 def test_more_pre_trainings_are_what_it_takes_where_they_differ():
     spread = Spread(1e-8, 1e-8, 1e-8, 1.0, pretraining=0.0004)
     found = Estimate(0.02, np.zeros(10), spread, 5, 40, pretrainings=3)
-    assert re.match(r"About \d+ pre-trainings \(now 5, 3 and 40\)", what_it_takes(found, 0.01))
+    assert re.match(
+        r"About \d+ pre-trainings \(now 3 pre-trainings, 5 seeds and 40 test patients\)", what_it_takes(found, 0.01)
+    )
 
 
 def test_what_is_clear_alone_need_not_be_among_many():

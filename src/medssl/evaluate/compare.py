@@ -9,7 +9,7 @@ import numpy as np
 
 from medssl.evaluate.holm import holm
 from medssl.evaluate.interval import POWER_80, Estimate
-from medssl.wording import counted, probability, rounded_up, signed, span
+from medssl.wording import counted, listed, probability, rounded_up, signed, span
 
 BASELINE = "scratch"
 METRIC_NAMES = {"auc": "AUC", "dice": "Dice"}
@@ -189,5 +189,6 @@ def what_it_takes(difference: Estimate, margin: float, level: float = 0.95) -> s
         ways = [f"{math.ceil(found * now)} seeds with {rounded_up(found * patients)} test patients"]
     if not ways:
         return "No number of seeds and patients within reach would tell an effect this small."
-    size_now = f"{now}, {more} and {patients}" if more > 1 else f"{now} and {patients}"
+    runs = [counted(more, "pre-training")] if more > 1 else []
+    size_now = listed([*runs, counted(now, "seed"), counted(patients, "test patient")])
     return f"About {' or '.join(ways)} (now {size_now}) would probably tell."
