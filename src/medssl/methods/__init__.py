@@ -1,4 +1,4 @@
-"""Pre-training methods, by name. A new one takes a file, a row here, a test and a line (docs/how-to/add-a-method.md)."""
+"""Pre-training methods, by name. A new one: a file, a row here, a test and a line (docs/how-to/add-a-method.md)."""
 
 from importlib import import_module
 from typing import Any
