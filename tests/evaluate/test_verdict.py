@@ -97,7 +97,7 @@ def test_notes_say_what_the_intervals_hold_and_what_could_not_be_seen(tmp_path):
     runs = write_study(tmp_path, {("scratch", 4): 0.0, ("pcrl", 4): 0.08, ("mine", 4): 0.0})
     found = verdict(runs, task="segment")
     _, held, power = found["notes"]
-    assert "not that of the encoder's first weights and of pre-training" in held
+    assert "not that of pre-training and of the first weights it began with" in held
     least = np.median([c["detectable"] for c in found["labels"][0]["comparisons"]])
     assert power.startswith(f"With 24 test patients and 5 seeds, a gain in Dice of {least:.3f} with 4 labelled")
 

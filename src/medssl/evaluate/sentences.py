@@ -99,7 +99,7 @@ def held(levels: Sequence[Level]) -> str:
     several = [f"{arm} ({n} pre-trainings)" for arm, n in times.items() if n > 1]
     text = "Intervals hold the chance of test patients and of fine-tuning seeds (label subset, head or decoder)"
     if not several:
-        return f"{text}; not that of the encoder's first weights and of pre-training: both were drawn once an arm."
+        return f"{text}; not that of pre-training and of the first weights it began with: both were drawn once an arm."
     once = " Other arms were pre-trained once: their intervals do not." if len(several) < len(times) else ""
     return f"{text}, those of {listed(several)} also that of pre-training.{once}"
 
