@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from benchmarks.results import read
 from medssl.files import atomic, write_text
+from medssl.wording import listed
 
 WHAT = {
     "step_s": "a step, CPU seconds",
@@ -88,7 +89,8 @@ def write(kept: Path, folder: Path) -> None:
     points = [Point(**{name: line[name] for name in Point.__dataclass_fields__}) for line in lines]
     with atomic(folder / "scaling.svg") as path, matplotlib.rc_context(STYLE):
         draw(points).savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-    where = f"Measured on {lines[0]['hardware']}, at commit {lines[0]['commit']}.\n"
+    commits = listed([*dict.fromkeys(line["commit"] for line in lines)])
+    where = f"Measured on {lines[0]['hardware']}, at {commits}.\n"
     plot = "![Each cost against what it grows with, on logarithmic axes](scaling.svg)\n"
     write_text(folder / "scaling.md", "\n".join([TEXT, where, plot, READ, _table(points)]))
 
