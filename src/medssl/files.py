@@ -128,6 +128,7 @@ KINDS = {
             "runs",
             "logs",
             "data.json",
+            "begun.json",
             "results.jsonl",
             "predictions.parquet",
             "verdict.json",
