@@ -148,7 +148,8 @@ def _predictions(source: Path | pl.DataFrame) -> pl.DataFrame:
 
 
 def _same_patients(tables: dict[ScoredRun, pl.DataFrame]) -> list[str]:
-    first, fix = next(iter(tables.values())), "the data changed between runs: make the study anew in another --out"
+    first = next(iter(tables.values()))
+    fix = "the data changed between runs: make the study anew in another --out"
     for run, table in tables.items():
         if not table["item"].equals(first["item"]):
             which = f"{run.arm}, {run.n_labels} labels, seed {run.seed}"

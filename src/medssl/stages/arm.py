@@ -32,7 +32,7 @@ class Arm:
     def pretrain(self, pretraining: int) -> Pretrain:
         """The options of that pre-training."""
         assert self.options is not None
-        model = replace(self.options.model, seed=self.options.model.seed + pretraining - 1)
+        model = replace(self.options.model, seed=first_seed(self.options.model.seed, pretraining))
         return replace(self.options, model=model)
 
 
@@ -52,3 +52,8 @@ class Run:
     def start(self) -> str:
         """Name of what it begins with."""
         return self.arm.start(self.pretraining)
+
+
+def first_seed(seed: int, pretraining: int) -> int:
+    """The seed of a study's pre-training of that number; its scratch draws the encoder's first weights from it, too."""
+    return seed + pretraining - 1

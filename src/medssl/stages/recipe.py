@@ -13,7 +13,7 @@ from medssl.errors import UserError, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.loading import find_weights, read_card
 from medssl.methods import METHODS, resolve
-from medssl.stages.arm import Arm, Run
+from medssl.stages.arm import Arm, Run, first_seed
 from medssl.stages.configure import optim_of
 from medssl.stages.defaults import OPEN
 from medssl.stages.judge import read_pairs
@@ -26,11 +26,8 @@ from medssl.value_types import fits, wrong_type
 TABLES = ("pretrain", "finetune")
 # Said once for all arms, at the top: arms that differ in these would not be compared for their pre-training.
 SHARED = {"encoder", "width", "norm", "device", "seed", "transductive", "data", "out", "task", "target"}
-_COUNTS = {
-    "pretrain_steps": "steps",
-    "pretrain_seeds": "pretrain_seeds",
-    "batch": "batch",
-}  # options of a study, and keys of an arm
+# Options of a study that are keys of an arm, too.
+_COUNTS = {"pretrain_steps": "steps", "pretrain_seeds": "pretrain_seeds", "batch": "batch"}
 _BY_STUDY = SHARED | {"n_labels", "subset_seed", "init", "encoder_seed", "model", "optim", "loop", "predictions"}
 
 
@@ -67,7 +64,7 @@ class Recipe:
 
     def encoder_seed(self, pretraining: int) -> int:
         """The seed that the arms' pre-training of that number draws its first weights from."""
-        return self.seed + pretraining - 1
+        return first_seed(self.seed, pretraining)
 
     @property
     def counts(self) -> list[int | None]:

@@ -107,9 +107,9 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
         columns.append([row.tobytes().hex() for row in np.nan_to_num(truth, nan=-1).astype("<f4")])
     judged = options.patience is not None  # by probes, which choose the encoder
     if judged:
-        target = options.probe_target
-        labels = [name for name in store.items.columns if name.startswith("label.")]
-        columns += [store.items[name] for name in ([f"label.{target}"] if target else sorted(labels))]
+        labels = sorted(name for name in store.items.columns if name.startswith("label."))
+        named = f"label.{options.probe_target}" if options.probe_target else None  # none: any may be probed
+        columns += [store.items[name] for name in labels if named in (None, name)]
     return {
         "settings": _pretraining(flat(options) | to_table(config)) | probing(options),
         "scans": contents.of(rows, *columns, masks=judged or positives == "structure"),

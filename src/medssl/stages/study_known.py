@@ -1,6 +1,5 @@
 """Runs that earlier studies have recorded: what of it this study can take."""
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,8 +51,8 @@ def refuse_stale(out: Path, plan: Sequence[Planned]) -> None:
 
 def _begun(out: Path) -> dict[str, str]:
     try:
-        found = json.loads((out / BEGUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: results.jsonl is left
+        found = files.read_json(out / BEGUN)
+    except UserError:  # none yet, or damaged: results.jsonl is left
         return {}
     return {name: key for name, key in found.items() if isinstance(key, str)} if isinstance(found, dict) else {}
 
