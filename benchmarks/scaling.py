@@ -1,11 +1,12 @@
 """How time and memory grow: a step with voxels, batch and ranks; indexing and preparing with scans and voxels.
 
-    python -m benchmarks.scaling [--ranks 1 2 4 8] [--repeats 5] [--quick] [--page] [--out FOLDER]
+    python -m benchmarks.scaling [--only ranks] [--ranks 1 2 4 8] [--repeats 5] [--quick] [--page] [--out FOLDER]
 
-CPU seconds of one thread, the sizes by turns, the median of the repeats; ranks by the clock, a core each, with a batch
-of their own each: they need idle cores, and more of them than this machine has are refused. Bytes are counts. Keeps a
-line a point in benchmarks/results/scaling.jsonl and makes docs/results/scaling.md and its plot; with --out all three go
-to that folder. --page only makes page and plot from the results there are.
+CPU seconds of one thread, the sizes by turns, the median of the repeats. Ranks have a batch of their own each: the CPU
+seconds of the busiest, which leave out its waiting, and, where there is an idle core for each, the clock. Bytes are
+counts. Keeps a line a point in benchmarks/results/scaling.jsonl and makes docs/results/scaling.md and its plot; with
+--out all three go to that folder. --only measures what grows with these and keeps the other points; --page only makes
+page and plot from the results there are.
 """
 
 import argparse
@@ -49,49 +50,52 @@ SIDE, PATIENTS = {2: 128, 3: 32}, 4  # of the numbers of scans, and of the sides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, keep, draw; 2 where more ranks are asked for than there are cores."""
+    """Measure, keep, draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
-    usual = [n for n in (1, 2, 4, 8) if n <= cores()]
-    parser.add_argument(
-        "--ranks", type=int, nargs="+", default=usual, help="numbers of processes; none above the cores"
-    )
+    grows = tuple(scaling_page.AGAINST)
+    parser.add_argument("--only", nargs="+", choices=grows, default=grows, help="what grows; the other points stay")
+    parser.add_argument("--ranks", type=int, nargs="+", default=(1, 2, 4, 8), help="numbers of processes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two small points each, to see that all runs; see --out")
     parser.add_argument("--page", action="store_true", help="only make page and plot from the results there are")
     parser.add_argument("--out", type=Path, help="folder of results, page and plot, instead of the project's")
     options = parser.parse_args(arguments)
-    if max(options.ranks) > cores():
-        print(f"benchmarks.scaling: {max(options.ranks)} ranks need as many cores; here are {cores()}", file=sys.stderr)
-        return 2
     kept = (options.out or results.FOLDER) / "scaling.jsonl"
     if not options.page:
         torch.set_num_threads(1)
         points = []
-        for point in measured(sorted(options.ranks), 1 if options.quick else options.repeats, options.quick):
+        repeats = 1 if options.quick else options.repeats
+        for point in measured(options.only, sorted(options.ranks), repeats, options.quick):
             print(scaling_page.told(point), flush=True)
             points.append(point)
         if options.quick and not options.out:
             return 0
         same = {"commit": results.commit_here(), "hardware": results.name_of()}
-        lines = [json.dumps(results.rounded(point.__dict__ | same), ensure_ascii=False) for point in points]
-        write_text(kept, "".join(line + "\n" for line in lines))
+        stay = [line for line in results.read(kept) if line["against"] not in options.only] if kept.exists() else []
+        lines = stay + [results.rounded(point.__dict__ | same) for point in points]
+        write_text(kept, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     scaling_page.write(kept, options.out or results.PAGE.parent)
     return 0
 
 
-def measured(ranks: Sequence[int], repeats: int, quick: bool) -> Iterator[Point]:
-    """All points, kind by kind."""
+def measured(only: Sequence[str], ranks: Sequence[int], repeats: int, quick: bool) -> Iterator[Point]:
+    """All points of what grows with ``only``, kind by kind."""
     few = slice(2 if quick else None)
     for dims in (2, 3):
-        sizes = [(BATCH[dims], size) for size in SIZES[dims][few]]
-        yield from _steps(dims, "voxels", sizes, repeats)
-        yield from _steps(dims, "batch", [(batch, SIZES[dims][0]) for batch in BATCHES[few]], repeats)
-        yield from _prepared(dims, "scans", [(n, SIDE[dims]) for n in SCANS[few]], repeats)
-        yield from _prepared(dims, "voxels", [(PATIENTS, side) for side in SIDES[dims][few]], repeats)
-    case = (2, BATCH[2], WIDTH[2], SIZES[2][0])
-    for world in ranks:
-        times = [seconds_a_step(world, case) for _ in range(min(3, repeats))]
-        yield Point.of("clock_s", "ranks", "2D", world, times)
+        if "voxels" in only:
+            yield from _steps(dims, "voxels", [(BATCH[dims], size) for size in SIZES[dims][few]], repeats)
+            yield from _prepared(dims, "voxels", [(PATIENTS, side) for side in SIDES[dims][few]], repeats)
+        if "batch" in only:
+            yield from _steps(dims, "batch", [(batch, SIZES[dims][0]) for batch in BATCHES[few]], repeats)
+        if "scans" in only:
+            yield from _prepared(dims, "scans", [(n, SIDE[dims]) for n in SCANS[few]], repeats)
+    if "ranks" in only:
+        for world in ranks:
+            case = (2, BATCH[2], WIDTH[2], SIZES[2][0])
+            spent = [seconds_a_step(world, case) for _ in range(min(3, repeats))]
+            yield Point.of("rank_s", "ranks", "CPU", world, [s.cpu for s in spent])
+            if world <= cores():
+                yield Point.of("rank_s", "ranks", "clock", world, [s.clock for s in spent])
 
 
 def _steps(dims: int, against: str, sizes: list[tuple[int, tuple[int, ...]]], repeats: int) -> Iterator[Point]:

@@ -18,7 +18,7 @@ from medssl.wording import listed
 WHAT = {
     "step_s": "a step, CPU seconds",
     "kept_bytes": "bytes kept for the backward",
-    "clock_s": "a step, seconds by the clock",
+    "rank_s": "a step of the slowest rank, seconds",
     "index_s": "medssl index, CPU seconds",
     "prepare_s": "medssl prepare, CPU seconds",
 }
@@ -29,24 +29,34 @@ AGAINST = {
     "scans": "scans",
 }
 PANELS = [
-    ("step_s", "voxels"), ("step_s", "batch"), ("clock_s", "ranks"), ("prepare_s", "scans"),
+    ("step_s", "voxels"), ("step_s", "batch"), ("rank_s", "ranks"), ("prepare_s", "scans"),
     ("kept_bytes", "voxels"), ("kept_bytes", "batch"), ("prepare_s", "voxels"), ("index_s", "scans"),
 ]  # fmt: skip
-LOOKS = {"2D": {"color": "#1b6ca8", "marker": "o"}, "3D": {"color": "#c4572c", "marker": "s"}}
+LOOKS = {
+    "2D": {"color": "#1b6ca8", "marker": "o"},
+    "3D": {"color": "#c4572c", "marker": "s"},
+    "CPU": {"color": "#1b6ca8", "marker": "o"},
+    "clock": {"color": "#6a3d9a", "marker": "^"},
+}
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "medssl", "font.family": "sans-serif", "font.size": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5, "axes.titlelocation": "left",
 }  # fmt: skip
 TEXT = """# How the cost grows
 
-Made by `python -m benchmarks.scaling` (`--ranks 1 2 4 8` where there are as many cores; `--page` makes page and plot
-from the results there are), in six minutes of a quiet core. CPU seconds of one thread, the median of the repeats; ranks
-by the clock; bytes are counts. PCRL with ResNet-18 of width 16 in 2D and a U-Net of width 8 in 3D, generated scans.
+Made by `python -m benchmarks.scaling` (`--only ranks` measures some anew; `--page` makes page and plot from the results
+there are), in ten minutes of a quiet core. CPU seconds of one thread, the median of the repeats; bytes are counts. PCRL
+with ResNet-18 of width 16 in 2D and a U-Net of width 8 in 3D, generated scans.
 """
 NONE = "Nothing has been measured yet: it takes a machine on which nothing else runs.\n"
-READ = """The exponent is the slope of the points in the plot: at 1 the cost grows in proportion, below 1 a fixed part
-weighs on the small end, above 1 a larger case pays more for each voxel. What the two largest points say is nearer to
-what a still larger one would cost. For ranks 0 is ideal: each has a batch of its own, and the step takes no longer.
+READ = """The exponent, beside the names in the plot, is the slope of the points: at 1 the cost grows in proportion,
+below 1 a fixed part weighs on the small end, above 1 a larger case pays more for each voxel. What the two largest
+points say is nearer to what a still larger one would cost. For ranks 0 is ideal: each has a batch of its own, and
+its step takes no longer. CPU seconds of a rank leave out its waiting for others; the clock counts it, and needs an
+idle core for each.
+"""
+FULL = """In a step as small as that of the ranks messages weigh much, and more ranks than cores share their caches;
+two processes at full size are row 8 of [performance](performance.md).
 """
 
 
@@ -96,21 +106,21 @@ def write(kept: Path, folder: Path) -> None:
 
 
 def draw(points: Sequence[Point]) -> Figure:
-    """A panel for each cost and what it grows with; dashed: in proportion."""
+    """A panel for each cost and what it grows with; dashed: in proportion; beside the names the exponents."""
     figure = Figure(figsize=(11, 5.2), layout="constrained", facecolor="white")
     for axes, (what, against) in zip(figure.subplots(2, 4).flat, PANELS, strict=True):
         drawn = [p for p in points if (p.what, p.against) == (what, against)]
         for series, found in _by_series(drawn):
             x, y = [p.x for p in found], [p.value for p in found]
             spread = [[p.value - p.low for p in found], [p.high - p.value for p in found]]
-            label = series if len(found) < 2 else f"{series}: exponent {exponent(found):.2f}"
+            label = series if len(found) < 2 else f"{series}: {exponent(found):.2f}"
             axes.errorbar(x, y, yerr=spread, linewidth=1.5, markersize=4, capsize=2, label=label, **LOOKS[series])
             if against != "ranks":
                 axes.plot(x, y[0] * np.array(x) / x[0], "--", color="#999999", linewidth=0.8, zorder=0)
         _scales(axes, against, drawn)
         axes.set(title=WHAT[what], xlabel=AGAINST[against])
         if drawn:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1.1), ncols=2, frameon=False, handlelength=1.2)
     return figure
 
 
@@ -141,9 +151,7 @@ def _table(points: Sequence[Point]) -> str:
             )
             cost = f"{_short(found[0].value)} … {_short(found[-1].value)}"
             lines.append(f"| {WHAT[what]} | {AGAINST[against]} | {series} | {sizes} | {cost} {slopes}|")
-    ranks = [p for p in points if p.against == "ranks"]
-    few = f"\nOnly {len(ranks)} number(s) of ranks: as many as that machine has cores for.\n" if len(ranks) < 4 else ""
-    return "\n".join(lines) + "\n" + few
+    return "\n".join([*lines, "", FULL])
 
 
 def _by_series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from benchmarks import results, scaling
+from benchmarks.ranks import Spent
 from benchmarks.scaling_page import PANELS, Point, exponent, write
 
 from medssl.data.jobs import cores
@@ -16,7 +17,7 @@ def test_small_sizes_from_measuring_to_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "SIDES", {2: (32, 48), 3: (32, 40)})
     monkeypatch.setattr(scaling, "SIZES", {2: [(32, 32), (64, 32)], 3: [(16, 16, 16), (32, 16, 16)]})
     monkeypatch.setattr(scaling, "WIDTH", {2: 4, 3: 4})
-    monkeypatch.setattr(scaling, "seconds_a_step", lambda world, arguments: 0.1 * world)
+    monkeypatch.setattr(scaling, "seconds_a_step", lambda world, arguments: Spent(0.1 * world, 0.1))
     assert scaling.main(["--quick", "--ranks", "1", "--out", str(tmp_path)]) == 0
     lines = [json.loads(line) for line in (tmp_path / "scaling.jsonl").read_text().splitlines()]
     assert {(line["what"], line["against"]) for line in lines} == {*PANELS, ("index_s", "voxels")}
@@ -28,9 +29,15 @@ def test_small_sizes_from_measuring_to_the_page(tmp_path, monkeypatch):
     assert (tmp_path / "scaling.svg").read_text().count("<svg") == 1
 
 
-def test_more_ranks_than_cores_are_refused(capsys):
-    assert scaling.main(["--ranks", "1", str(cores() + 1)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_ranks_anew_keep_other_points_and_the_clock_needs_a_core_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "seconds_a_step", lambda world, arguments: Spent(0.1 * world, 0.1))
+    other = {**vars(Point.of("step_s", "batch", "2D", 2, [1.0])), "commit": "c", "hardware": results.name_of()}
+    (tmp_path / "scaling.jsonl").write_text(json.dumps(other) + "\n")
+    ask = ["--only", "ranks", "--ranks", "1", str(cores() + 1), "--out", str(tmp_path)]
+    assert scaling.main(ask) == 0
+    lines = [json.loads(line) for line in (tmp_path / "scaling.jsonl").read_text().splitlines()]
+    assert lines[0] == other
+    assert [(line["series"], line["x"]) for line in lines[1:]] == [("CPU", 1), ("clock", 1), ("CPU", cores() + 1)]
 
 
 def test_the_exponent_of_a_power_is_its_own():
