@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import tyro
 
-from medssl.arguments import _own_fields, field_docs
+from medssl.arguments import field_docs, own_fields
 from medssl.cli import VERBS
 from medssl.methods import METHODS, resolve
 
@@ -32,7 +32,7 @@ def verb_rows(verb: str) -> list[Row]:
 def method_rows(method: str) -> list[Row]:
     """The options that a method adds to those of pretrain and preflight."""
     config = resolve(method)[0]
-    return list(_rows(_own_fields(config), {}, docs=field_docs(config)))
+    return list(_rows(own_fields(config), {}, docs=field_docs(config)))
 
 
 def _verb(verb: str) -> str:

@@ -50,7 +50,7 @@ def _method_settings(name: str, args: Sequence[str], command: str) -> dict[str, 
         raise UserError(f"no method '{name}'", fix=fix)
     if not args:
         return {}
-    own = _own_fields(resolve(name)[0])
+    own = own_fields(resolve(name)[0])
     with _one_sentence(command):
         values: Any = tyro.cli(
             own, args=list(args), prog=command, config=STYLE, description=f"Options of {name} alone."
@@ -58,7 +58,7 @@ def _method_settings(name: str, args: Sequence[str], command: str) -> dict[str, 
     return {f.name: getattr(values, f.name) for f in fields(values) if getattr(values, f.name) != f.default}
 
 
-def _own_fields(config: type) -> type:
+def own_fields(config: type) -> type:
     """A dataclass of the fields that the method adds to those of every method."""
     from medssl.config import ModelConfig
 

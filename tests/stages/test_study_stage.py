@@ -432,6 +432,7 @@ def test_a_damaged_record_of_what_was_seen_calls_no_arm_clean(data, tmp_path, st
     [
         ({"transductive": True}, False, "--transductive"),
         ({"data_hash": "other"}, None, "not at hand"),
+        ({"data_hash": "other", "transductive": True}, None, "not at hand"),
         ({}, None, "which split"),
     ],
 )

@@ -19,8 +19,8 @@ from medssl.engine import log
 from medssl.errors import UserError
 from medssl.stages import pretrain
 from medssl.stages.configure import default_patch, model_config
-from medssl.stages.export import read_seen
 from medssl.stages.monitor import Monitor
+from medssl.stages.seen import read_seen
 from medssl.volume import Volume
 from scans import prepared_pictures, write_pictures
 

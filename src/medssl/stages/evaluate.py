@@ -1,6 +1,5 @@
 """`medssl evaluate`: what a run of several modalities has learnt, on test patients that it never saw."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from medssl.evaluate.features import embed
 from medssl.evaluate.joint_space import joint
 from medssl.evaluate.retrieval import KS, Samples, retrieval, unit
 from medssl.evaluate.zeroshot import class_vectors, probabilities, prompts_of, scores
-from medssl.report.facts import seen_in_pretraining
 from medssl.report.page import write_run_report
-from medssl.stages.export import read_seen
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.evaluate import Evaluate
+from medssl.stages.seen import read_seen, unseen_test
 from medssl.stages.towers import load_towers
 
 TEXT = "text"
@@ -79,24 +77,13 @@ def run(options: Evaluate) -> Path:
         "method": card["method"],
         "steps": card["steps"],
         "same_data": card["data_hash"] == store.hash,
-        "transductive": _seen(options.run, card, store),
+        "transductive": unseen_test(read_seen(options.run), card, store)[0] is False,
     }
     out = options.out or options.run
     path = (_retrieval if options.kind == "retrieval" else _zeroshot)(space, options, out, about)
     if (out / "run.toml").is_file():
         write_run_report(out)
     return path
-
-
-def _seen(run: Path, card: Mapping[str, Any], store: Store) -> bool:
-    """Whether test patients' images were part of the training, by what the run says that it has seen.
-
-    Without such a list, by its card; the split may have changed since.
-    """
-    seen = read_seen(run)
-    if seen is not None:
-        return seen_in_pretraining(store.items, seen) > 0
-    return bool(card["transductive"]) and card["data_hash"] == store.hash
 
 
 # Retrieval -----------------------------------------------------------------------------------------------------------

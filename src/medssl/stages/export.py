@@ -1,7 +1,6 @@
 """What a finished pre-training leaves: an encoder that says how it wants its images, and pictures for the report."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from medssl.stages.monitor import Monitor
 from medssl.stages.towers import write_towers
 
 CARD = "encoder.json"
-SEEN = "seen.txt"
 
 
 def write_encoder(
@@ -57,22 +55,6 @@ def write_encoder(
     if hasattr(method, "kinds"):  # of towers; not every method that compares modalities has one for each
         card["towers"] = write_towers(run, method)
     files.write_json(run / CARD, card)
-
-
-def write_seen(run: Path, store: Store, rows: Sequence[int]) -> None:
-    """seen.txt: the content hash of each image that was learnt from, sorted, a line each. No ids, no paths."""
-    files.write_text(run / SEEN, "".join(f"{image}\n" for image in sorted(set(store.items["hash"][list(rows)]))))
-
-
-def read_seen(run: Path) -> set[str] | None:
-    """The hashes in seen.txt; None where there is none, or it is not what ``write_seen`` wrote."""
-    try:
-        lines = (run / SEEN).read_text(encoding="ascii").split("\n")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
-    images, end = lines[:-1], lines[-1]
-    whole = not end and images and all(re.fullmatch("[0-9a-f]{32}", image) for image in images)
-    return set(images) if whole else None
 
 
 def write_samples(run: Path, method: Method, batch: Batch, seed: int) -> None:

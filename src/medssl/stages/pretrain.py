@@ -30,7 +30,7 @@ from medssl.networks.norms import synchronise
 from medssl.networks.pyramid import Pyramid
 from medssl.stages.configure import method_config, optim_of
 from medssl.stages.defaults import OPEN, explained, settled
-from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples, write_seen
+from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples
 from medssl.stages.limits import out_of_range
 from medssl.stages.monitor import Monitor
 from medssl.stages.options.train import Pretrain
@@ -39,6 +39,7 @@ from medssl.stages.paired import Paired, Reader, paired_data, sampler, save_read
 from medssl.stages.patience import Patience, check_probes, free, probing, score
 from medssl.stages.pretrain_check import check_scans
 from medssl.stages.report import spared, write_run_report
+from medssl.stages.seen import write_seen
 
 CHOSEN = ("pair_by", "sync_norm", "accumulate", "checkpoint_activations", "compile")  # recorded where given
 FIXED = ("verb", "method", "options", "model", "optim", "loop", "data")

@@ -11,11 +11,11 @@ from medssl.engine.machine import versions
 from medssl.engine.record import FREE, value_in
 from medssl.errors import UserError
 from medssl.loading import WEIGHTS, find_weights, read_card
-from medssl.report.facts import digest, seen_in_pretraining
+from medssl.report.facts import digest
 from medssl.report.formats import StudyRecord, table
 from medssl.stages.arm import Arm
-from medssl.stages.export import read_seen
 from medssl.stages.recipe import Recipe
+from medssl.stages.seen import read_seen, unseen_test
 
 NAME = "study.toml"
 # Where or how fast something runs, and what is told from finished runs: other values make no other study.
@@ -153,12 +153,4 @@ def _seen(arm: Arm, recipe: Recipe, store: Store) -> tuple[bool | None, str]:
         return (False, "all of them, transductive") if recipe.transductive else (True, "none, by the split")
     weights = find_weights(arm.run)
     seen = read_seen(weights.parent) if weights.name == WEIGHTS else None  # others may lie beside any file
-    if seen is not None:
-        count = seen_in_pretraining(store.items, seen)
-        return not count, f"{count} test images" if count else f"none among the {len(seen)} it learnt from"
-    card = read_card(weights)
-    if card.get("transductive"):
-        return False, "pre-trained with --transductive"
-    if card.get("data_hash") == store.hash:
-        return None, "the same data; which split it learnt from was not recorded"
-    return None, "other data, which are not at hand: make sure that these patients are not among them"
+    return unseen_test(seen, read_card(weights), store)
