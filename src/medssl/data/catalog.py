@@ -14,7 +14,7 @@ from medssl.files import FORMAT, atomic, check_format, read_toml, write_text, wr
 if TYPE_CHECKING:
     import polars as pl
 
-LABEL = "label."
+LABEL = "label."  # of the columns that hold labels
 TEXTS: tuple[str, ...] = (
     "item",
     "patient",
@@ -40,6 +40,11 @@ NUMBERS: tuple[str, ...] = (
     "foreground_p995",
 )
 NUMBERS += ("foreground_mean", "foreground_std")
+
+
+def label_names(items: "pl.DataFrame") -> list[str]:
+    """NAME of each column ``label.NAME``, in their order."""
+    return [column.removeprefix(LABEL) for column in items.columns if column.startswith(LABEL)]
 
 
 def load_index(data: Path, columns: list[str] | None = None) -> "pl.DataFrame":

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
+from medssl.data.catalog import label_names
 from medssl.data.place import overlap, place_of
 from medssl.data.store import Store
 from medssl.errors import UserError
@@ -27,7 +28,7 @@ def subjects(store: Store, by: str | None = None) -> np.ndarray:
     else:
         column = by if by in frame.columns else f"label.{by}"
         if column not in frame.columns:
-            known = [c.removeprefix("label.") for c in frame.columns if c in PAIRING or c.startswith("label.")]
+            known = [*(c for c in frame.columns if c in PAIRING), *label_names(frame)]
             raise UserError(f"no column '{by}' in the index", "--pair-by", f"choose one of {', '.join(known)}")
         values = np.array([str(v) if v is not None else "" for v in frame[column].to_list()])
         keys = np.where(values == "", np.char.add("item/", item), values)

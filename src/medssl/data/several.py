@@ -14,6 +14,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from medssl.contract import Batch
+from medssl.data.catalog import LABEL, label_names
 from medssl.data.pairing import subjects
 from medssl.data.place import place_of
 from medssl.data.store import Box, Store
@@ -58,7 +59,7 @@ class FusedStore(Store):
         import polars as pl
 
         frame, every = self.base.items[self.reference.tolist()], self.base.items
-        for column in (name for name in every.columns if name.startswith("label.")):
+        for column in (LABEL + name for name in label_names(every)):
             cells = every[column].to_list()
             told = [[cells[row] for row in own if row >= 0 and cells[row] not in (None, "")] for own in self.members]
             values = pl.Series(column, [cell[0] if cell else None for cell in told], dtype=every[column].dtype)

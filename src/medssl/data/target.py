@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from medssl.data.catalog import label_names
 from medssl.errors import UserError
 
 MISSING = {"", "na", "n/a", "nan", "null", "unknown", "?"}
@@ -39,7 +40,7 @@ class Target:
 
 def read_target(items: pl.DataFrame, target: str | None) -> Target:
     """The truth that ``--target`` names, from columns ``label.NAME`` of ``items``. UserError where it is unusable."""
-    columns = [c.removeprefix("label.") for c in items.columns if c.startswith("label.")]
+    columns = label_names(items)
     if not columns:
         raise UserError("the data has no label columns", fix="give `medssl index` a --table with one")
     if target is None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medssl.data.catalog import LABEL, label_names
 from medssl.report.blocks import Block, Facts, Note, Section, Table
 
 SPLITS = ("train", "val", "test")
@@ -14,7 +15,6 @@ SPLITS = ("train", "val", "test")
 
 def fingerprint(items: pl.DataFrame, preprocessing: Mapping[str, Any], data_hash: str) -> dict[str, Any]:
     """Counts, sizes, splits with their hashes, and leak checks of the rows of a store. No ids, dates or paths."""
-    labels = [name for name in items.columns if name.startswith("label.")]
     spacings = [s for s in items["spacing_mm"].to_list() if s]
     return {
         "data_hash": data_hash,
@@ -24,7 +24,7 @@ def fingerprint(items: pl.DataFrame, preprocessing: Mapping[str, Any], data_hash
         "shape": [float(x) for x in np.median(np.array(items["shape"].to_list(), float), axis=0)],
         "spacing_mm": [float(x) for x in np.median(np.array(spacings, float), axis=0)] if spacings else [],
         "masks": int(items["has_mask"].sum()) if "has_mask" in items.columns else 0,
-        "labels": {name.removeprefix("label."): _classes(items[name]) for name in labels},
+        "labels": {name: _classes(items[LABEL + name]) for name in label_names(items)},
         "splits": {split: _split(items.filter(pl.col("split") == split)) for split in SPLITS},
         "checks": split_checks(items),
         "preprocessing": dict(preprocessing),

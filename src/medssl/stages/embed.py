@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from medssl import files
+from medssl.data.catalog import LABEL, label_names
 from medssl.data.store import Store
 from medssl.engine.machine import choose
 from medssl.errors import UserError, raise_all
@@ -56,7 +57,7 @@ def _parts(run: Path, store: Store) -> list[tuple[Encoder, list[int]]]:
 
 
 def _write(folder: Path, items: pl.DataFrame, features: np.ndarray) -> None:
-    told = ["item", "patient", "split", *(c for c in items.columns if c.startswith("label."))]
+    told = ["item", "patient", "split", *(LABEL + name for name in label_names(items))]
     column = pl.Series("features", features, dtype=pl.Array(pl.Float32, features.shape[1]))
     with files.atomic(folder / "features.parquet") as temporary:
         items.select(told).with_columns(column).write_parquet(temporary)

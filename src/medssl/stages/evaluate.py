@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from medssl import files
+from medssl.data.catalog import label_names
 from medssl.data.pairing import subjects
 from medssl.data.store import Store
 from medssl.engine.machine import choose
@@ -167,7 +168,7 @@ def _zeroshot(space: Space, options: Evaluate, out: Path, about: Table) -> Path:
         raise UserError("the run has no text tower", options.run, "pre-train with --text tokens")
     column = f"label.{options.target}"
     if options.target is None or column not in space.store.items.columns:
-        known = [c.removeprefix("label.") for c in space.store.items.columns if c.startswith("label.")]
+        known = label_names(space.store.items)
         fix = f"--target takes one of {', '.join(known) or '(no label in this data)'}"
         raise UserError(f"no label '{options.target}'", options.data, fix)
     values = space.store.items[column].to_list()

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from medssl.data.catalog import label_names
 from medssl.data.store import Store
 from medssl.data.target import read_target
 from medssl.errors import UserError
@@ -73,7 +74,7 @@ class Monitor:
 
 def usable_truth(frame: pl.DataFrame, target: str | None, split: Split) -> tuple[str, np.ndarray | None]:
     """Name and class numbers (n, k) of the label to probe: ``target``, or the first both sides of ``split`` know."""
-    columns = [c.removeprefix("label.") for c in frame.columns if c.startswith("label.")]
+    columns = label_names(frame)
     for name in [target] if target else columns:
         try:
             found = read_target(frame, name)

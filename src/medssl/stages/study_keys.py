@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from medssl.config import to_table
+from medssl.data.catalog import LABEL, label_names
 from medssl.data.content import Contents
 from medssl.data.pairing import subjects
 from medssl.data.several import FusedStore
@@ -107,9 +108,8 @@ def _start(run: Run, recipe: Recipe, contents: Contents) -> dict[str, Any]:
         columns.append([row.tobytes().hex() for row in np.nan_to_num(truth, nan=-1).astype("<f4")])
     judged = options.patience is not None  # by probes, which choose the encoder
     if judged:
-        labels = sorted(name for name in store.items.columns if name.startswith("label."))
-        named = f"label.{options.probe_target}" if options.probe_target else None  # none: any may be probed
-        columns += [store.items[name] for name in labels if named in (None, name)]
+        probed = options.probe_target  # none: any may be
+        columns += [store.items[LABEL + name] for name in sorted(label_names(store.items)) if probed in (None, name)]
     return {
         "settings": _pretraining(flat(options) | to_table(config)) | probing(options),
         "scans": contents.of(rows, *columns, masks=judged or positives == "structure"),
