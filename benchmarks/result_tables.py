@@ -1,0 +1,231 @@
+"""The tables and plots of the results' pages, from the rows and predictions that docs/results/data holds.
+
+    python -m benchmarks.result_tables [PAGE.md ...]
+
+A page says where and of what, and keeps what is written there:
+
+    <!-- results cxr; arms scratch pcrl; labels 10 30; pairs pcrl:moco -->
+    <!-- end -->
+
+The first word is a folder of data/ beside the page; arms and labels are those it holds unless they are named. Every
+figure is of the verdict that `medssl study` gives on these runs today. Plots go to plots/, in a report's colours.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import PAGE
+from medssl.evaluate.verdict import ScoredRun, verdict
+from medssl.files import write_text
+from medssl.report import figures, ledger, scores
+from medssl.wording import counted
+
+FOLDER = PAGE.parent
+MARK = re.compile(r"(<!-- results (?P<asked>[^>]*?) -->).*?(<!-- end -->)", re.DOTALL)
+KNOWN = {"arms", "labels", "pairs"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a marker asks for; ``arms`` and ``labels`` empty: all."""
+
+    study: str
+    arms: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, text: str) -> "Asked":
+        study, *rest = (part.strip() for part in text.split(";"))
+        told = {words.split()[0]: tuple(words.split()[1:]) for words in rest}
+        if unknown := set(told) - KNOWN:
+            raise SystemExit(f"a marker asks for {', '.join(sorted(unknown))}: it takes {', '.join(sorted(KNOWN))}")
+        labels = tuple(map(int, told.get("labels", ())))
+        pairs = tuple((a, b) for a, _, b in (pair.partition(":") for pair in told.get("pairs", ())))
+        return cls(study, told.get("arms", ()), labels, pairs)
+
+    def takes(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of results.jsonl is among them."""
+        return (not self.arms or row["arm"] in self.arms) and (not self.labels or row["n_labels"] in self.labels)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the pages that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.result_tables", description=__doc__.splitlines()[0])
+    parser.add_argument("pages", nargs="*", type=Path, help="all of docs/results unless some are named")
+    for path in parser.parse_args(arguments).pages or sorted(FOLDER.glob("*.md")):
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, path.stem, path.parent)
+        if after != before:
+            write_text(path, after)
+            print(path)
+
+
+def filled(text: str, page: str, folder: Path) -> str:
+    """A page in ``folder`` with what its markers ask for, of data/ there; its plots are written to plots/ there."""
+    count = 0
+
+    def made(mark: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        asked = Asked.of(mark["asked"])
+        rows, judged = judge(asked, folder / "data")
+        plots = _plots(judged, folder / "plots", f"{page}-{count}")
+        return f"{mark[1]}\n\n{table(rows, judged)}\n\n{words(rows, judged)}\n\n{plots}\n\n{mark[3]}"
+
+    return MARK.sub(made, text)
+
+
+def judge(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows that are asked for, and their verdict."""
+    found = ledger.read(data / asked.study)
+    rows = [row for row in found.rows if asked.takes(row)]
+    missing = set(asked.arms) - {row["arm"] for row in rows}
+    if missing or not rows:
+        raise SystemExit(f"{data / asked.study} has no rows of {', '.join(sorted(missing)) or 'what is asked for'}")
+    runs = [
+        ScoredRun(row["arm"], row["n_labels"], row["seed"], found.predictions[row["key"]], row.get("pretraining", 1))
+        for row in rows
+    ]
+    task = "classify" if rows[0]["metric"] == "auc" else "segment"
+    return rows, verdict(runs, task=task, beside=asked.pairs)
+
+
+# The text ------------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> str:
+    """A row an arm: its mean, and its difference to scratch, at each number of labels."""
+    metric, levels = scores.METRICS[judged["metric"]], judged["labels"]
+    several = any(row.get("pretraining", 1) > 1 for row in rows)
+    columns = ["difference, 95 % interval", *(["by pre-training"] if several else []), "p (Holm)"]
+    head = ["arm"]
+    for level in levels:
+        head += [f"{metric}, {level['n_labels']} labels", *columns]
+    lines = [head, ["---"] * len(head)]
+    for arm in dict.fromkeys(arm for level in levels for arm in level["arms"]):
+        line = [arm]
+        for level in levels:
+            line += _cells(arm, level, rows, several)
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(arm: str, level: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], several: bool) -> list[str]:
+    empty = [""] * (3 if several else 2)
+    mine = level["arms"].get(arm)
+    if mine is None:
+        return ["", *empty]
+    best = max(other["mean"] for other in level["arms"].values())
+    mean = f"**{_score(mine['mean'])}**" if mine["mean"] == best else _score(mine["mean"])
+    compared = next((c for c in level["comparisons"] if c["arm"] == arm), None)
+    if compared is None:
+        return [mean, *empty]
+    word = "" if compared["verdict"] == "cannot tell" else f" **{compared['verdict']}**"
+    each = [", ".join(map(_signed, by_pretraining(rows, arm, level["n_labels"])))] if several else []
+    return [mean, _difference(compared) + word, *each, _p(compared["corrected"]["p"])]
+
+
+def by_pretraining(rows: Sequence[Mapping[str, Any]], arm: str, n: int) -> list[float]:
+    """Mean difference to scratch over the subsets, of each pre-training."""
+    of = {(row["arm"], row.get("pretraining", 1), row["seed"]): row["value"] for row in rows if row["n_labels"] == n}
+    draws = sorted({draw for name, draw, _ in of if name == arm})
+    return [
+        float(np.mean([v - of["scratch", d, s] for (name, d, s), v in of.items() if (name, d) == (arm, draw)]))
+        for draw in draws
+    ]
+
+
+def words(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> str:
+    """Pairs, ranks, labels that were saved, what could have been seen, and what it cost."""
+    lines = []
+    for level in judged["labels"]:
+        told = [f"{c['arm']} to {c['against']} {_difference(c)}, p {_p(c['corrected']['p'])}" for c in level["pairs"]]
+        if told:
+            lines.append(f"Beside each other, {level['n_labels']} labels: {'; '.join(told)}.")
+    ranks = judged["ranks"]["ranks"]
+    if len(ranks) > 2:
+        lines.append(f"Mean ranks: {', '.join(f'{arm} {rank:.1f}' for arm, rank in ranks.items())}.")
+    saved = [f"{one['arm']} {one['text']}" for one in judged["labels_saved"] if _told(one, judged)]
+    if saved:
+        lines.append(f"Label-saving factor at {judged['labels'][0]['n_labels']} labels: {', '.join(saved)}.")
+    lines.append(_cost(rows))
+    quoted = [f"> {_short(judged['sentence'])}", *(f"> {_short(n)}" for n in judged["notes"] if " would be seen " in n)]
+    return "\n".join(f"- {line}" for line in lines) + "\n\n" + "\n>\n".join(quoted)
+
+
+def _told(saved: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
+    return saved["n_labels"] == judged["labels"][0]["n_labels"] and saved["factor"] is not None
+
+
+def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Time by the clock, of the runs that recorded theirs."""
+    begun = {row["key"].partition("-")[0]: row["pretrain"] for row in rows if row["pretrain"]}
+    parts = [counted(len({row["seed"] for row in rows}), "label subset")]
+    for told, noun in ((list(begun.values()), "pre-training"), (list(rows), "fine-tuning")):
+        known = [one["seconds"] for one in told if "seconds" in one]
+        took = f"{sum(known) / 3600:.1f} hours" if sum(known) > 5400 else f"{sum(known) / 60:.0f} minutes"
+        of = "" if len(known) == len(told) else f" of {len(known)} of them"
+        parts.append(f"{counted(len(told), noun)} ({took}{of})" if known else counted(len(told), noun))
+    return ", ".join(part for part in parts if not part.startswith("0 ")) + ", by the clock of one core."
+
+
+def _difference(compared: Mapping[str, Any]) -> str:
+    low, high = compared["interval"]
+    return f"{_signed(compared['difference'])} ({_signed(low)} to {_signed(high)})"
+
+
+def _short(text: str) -> str:
+    return re.sub(r"(?<!\d)0\.(?=\d)", ".", text)
+
+
+def _score(x: float) -> str:
+    return _short(f"{x:.3f}")
+
+
+def _signed(x: float | None) -> str:
+    if x is None:
+        return "unknown"
+    text = f"{x:+.3f}"
+    return _short(text.replace("-", "−")) if float(text) else ".000"
+
+
+def _p(p: float) -> str:
+    return "< .001" if p < 0.001 else _short(f"{p:.3f}" if p < 0.01 else f"{p:.2f}") if p < 0.995 else "1"
+
+
+# The plots -----------------------------------------------------------------------------------------------------------
+
+
+def _plots(judged: Mapping[str, Any], folder: Path, name: str) -> str:
+    """The two plots of a study's report as files, in its light colours on white."""
+    arms = list(dict.fromkeys(arm for level in judged["labels"] for arm in level["arms"]))
+    colour, metric = figures.colours(arms), scores.METRICS[judged["metric"]]
+    folder.mkdir(exist_ok=True)
+    told = []
+    for kind, drawn in (("scores", figures.efficiency), ("differences", figures.differences)):
+        svg = str(drawn(judged, metric, colour))
+        for variable, value in _light().items():
+            svg = svg.replace(f"var({variable})", value)
+        svg = svg.replace("<svg ", '<svg style="background:#ffffff" ', 1)
+        write_text(folder / f"{name}-{kind}.svg", svg)
+        what = {"scores": f"Test {metric} by number of labels", "differences": "Differences to scratch"}[kind]
+        told.append(f"![{what}](plots/{name}-{kind}.svg)")
+    return "\n".join(told)
+
+
+def _light() -> dict[str, str]:
+    """The variables of a report's page by day."""
+    css = (resources.files("medssl.report") / "templates/page.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"(--[\w-]+): (#\w+)", css[: css.index("@media")]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.result_tables`: tables and plots from recorded runs; the pages show what the rows say."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from benchmarks.result_tables import FOLDER, MARK, Asked, by_pretraining, filled, judge, table, words
+
+from medssl.report.ledger import Ledger, read
+
+GAINS = {"scratch": 0.0, "good": 0.2, "bad": -0.2}
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A study of three arms, 12 test patients, three subsets and two pre-trainings each; folder of its page."""
+    rng, found = np.random.default_rng(0), Ledger()
+    for arm, gain in GAINS.items():
+        for draw in (1, 2):
+            for n in (5, 10):
+                for seed in range(3):
+                    dice = 0.5 + gain + 0.02 * draw * (arm == "good") + 0.01 * rng.standard_normal(12)
+                    key = f"{arm}{draw}-x-{n}-{seed}"
+                    row = {"key": key, "arm": arm, "pretraining": draw, "n_labels": n, "seed": seed, "metric": "dice"}
+                    row |= {"value": float(dice.mean()), "metrics": {}, "test_hash": "t", "seconds": 60.0}
+                    patients = [f"{i}" for i in range(12)]
+                    told = pl.DataFrame({"item": patients, "patient": patients, "dice.1": dice})
+                    found.add(row | {"pretrain": {} if arm == "scratch" else {"seconds": 3600.0}}, told)
+    found.write(tmp_path / "data/mine")
+    return tmp_path
+
+
+def test_a_page_shows_means_differences_words_and_plots(recorded):
+    before = "# Mine\n\n<!-- results mine; pairs good:bad -->\nold\n<!-- end -->\n\nafter\n"
+    after = filled(before, "page", recorded)
+    assert "old" not in after and after.startswith("# Mine") and after.endswith("after\n")
+    assert filled(after, "page", recorded) == after
+    assert "| **.7" in after and "**helped**" in after and "**harmed**" in after
+    assert "good to bad +.4" in after and "Mean ranks: good 1.0, scratch 2.0, bad 3.0" in after
+    assert "3 label subsets, 4 pre-trainings (4.0 hours), 36 fine-tunings (36 minutes)" in after
+    for kind in ("scores", "differences"):
+        svg = (recorded / f"plots/page-1-{kind}.svg").read_text()
+        assert svg.startswith("<svg") and "var(" not in svg and f"plots/page-1-{kind}.svg" in after
+
+
+def test_differences_of_each_pretraining_are_to_the_scratch_that_began_alike(recorded):
+    rows = read(recorded / "data/mine").rows
+    assert by_pretraining(rows, "good", 5) == pytest.approx([0.22, 0.24], abs=0.01)
+    assert by_pretraining(rows, "scratch", 5) == [0.0, 0.0]
+
+
+def test_arms_and_labels_that_are_named_are_all(recorded):
+    rows, judged = judge(Asked.of("mine; arms scratch bad; labels 10"), recorded / "data")
+    shown = table(rows, judged)
+    assert {row["arm"] for row in rows} == {"scratch", "bad"} and "5 labels" not in shown and "good" not in shown
+    assert "by pre-training" in shown and "Mean ranks" not in words(rows, judged)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("mine; arm good", "asks for arm"), ("mine; arms better", "no rows of better"), ("none", "no rows of what")],
+)
+def test_a_marker_that_cannot_be_filled_is_told(recorded, asked, said):
+    with pytest.raises(SystemExit, match=said):
+        judge(Asked.of(asked), recorded / "data")
+
+
+@pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda path: path.stem)
+def test_pages_show_the_means_of_the_committed_rows(page):
+    """Means alone: intervals take seconds a study, and `python -m benchmarks.result_tables` makes both."""
+    for mark in MARK.finditer(page.read_text(encoding="utf-8")):
+        asked = Asked.of(mark["asked"])
+        rows = [row for row in read(FOLDER / "data" / asked.study).rows if asked.takes(row)]
+        head, _, *lines = re.findall(r"^\| (.*) \|$", mark[0], re.MULTILINE)
+        places = {
+            i: int(n) for i, name in enumerate(head.split(" | ")) if (n := name.partition(", ")[2][:-7]).isdigit()
+        }
+        assert {line.split(" | ")[0] for line in lines} == {row["arm"] for row in rows}
+        assert set(places.values()) == {row["n_labels"] for row in rows}
+        for line in lines:
+            cells = line.split(" | ")
+            for i, n in places.items():
+                values = [row["value"] for row in rows if (row["arm"], row["n_labels"]) == (cells[0], n)]
+                if cells[i].strip():
+                    assert float(cells[i].strip("* ")) == pytest.approx(np.mean(values), abs=0.0011)
+                else:
+                    assert not values
