@@ -29,7 +29,7 @@ from medssl.stages.options.study import Study
 from medssl.stages.options.train import Finetune
 from medssl.stages.recipe import Recipe, read_recipe
 from medssl.stages.report import spared, write_study_report
-from medssl.stages.study_check import check
+from medssl.stages.study_check import check, other_starts
 from medssl.stages.study_defaults import answered
 from medssl.stages.study_keys import Planned, planned
 from medssl.stages.study_known import begin, known, refuse_stale
@@ -50,6 +50,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         store = Store(recipe.data)
         recipe = answered(recipe, store)
         check(recipe)
+        told = [*warnings, *other_starts(recipe)]
         contents = Contents(store_of(recipe.data, recipe.finetune.modalities))
         plan = planned(recipe, contents)
         earlier = known(recipe.known, plan)
@@ -65,7 +66,7 @@ def run(options: Study, warnings: Sequence[str] = ()) -> Path:
         failed |= _finetuned(recipe, todo, inits)
         results = collect(recipe, contents, plan, earlier)
         results.write(out)
-        found = _judged(recipe, results, failed) | {"warnings": list(warnings), "failed": sorted(failed)}
+        found = _judged(recipe, results, failed) | {"warnings": told, "failed": sorted(failed)}
         files.write_json(out / "verdict.json", found)
         report = None
         with spared(out):  # the verdict is worth more than its page

@@ -5,9 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 from medssl.engine import machine
-from medssl.engine.record import finished
+from medssl.engine.record import NAME, finished
 from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.verdict import BASELINE
+from medssl.files import read_toml
 from medssl.stages import pretrain
 from medssl.stages.arm import Arm
 from medssl.stages.finetune_setup import build, set_up
@@ -24,6 +25,21 @@ def check(recipe: Recipe) -> None:
             told = problems_of([partial(pretrain.check, replace(arm.options, out=folder), arm.settings)])
             found += [_of(arm, error) for error in told if str(error) not in map(str, found)]
     raise_all(found)
+
+
+def other_starts(recipe: Recipe) -> list[str]:
+    """A sentence for each given run that began with other first weights than scratch does, as far as it says."""
+    scratch = recipe.encoder_seed(1)
+    told = []
+    for arm in recipe.arms:
+        record = arm.run / NAME if arm.run else None
+        seed = read_toml(record).get("model", {}).get("seed", scratch) if record and record.is_file() else scratch
+        if seed != scratch:
+            told.append(
+                f"{arm.name} was pre-trained from the first weights of seed {seed}, and scratch begins with those of "
+                f"seed {scratch}: their difference holds the luck of both. Pre-train with --seed {scratch}."
+            )
+    return told
 
 
 def _finetunings(recipe: Recipe) -> Iterator[Callable[[], object]]:
