@@ -7,6 +7,9 @@ A page says where and of what, and keeps what is written there:
     <!-- results cxr; arms scratch pcrl; labels 10 30; pairs pcrl:moco -->
     <!-- end -->
 
+    <!-- ranks cxr covid_ct; arms scratch pcrl moco; labels 10 30 -->
+    <!-- end -->
+
 The first word is a folder of data/ beside the page; arms and labels are those it holds unless they are named. Every
 figure is of the verdict that `medssl study` gives on these runs today. Plots go to plots/, in a report's colours.
 """
@@ -14,21 +17,24 @@ figure is of the verdict that `medssl study` gives on these runs today. Plots go
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from benchmarks.results import PAGE
+from medssl.evaluate.ranks import of_verdicts
+from medssl.evaluate.scorers import scorer
 from medssl.evaluate.verdict import ScoredRun, verdict
 from medssl.files import write_text
 from medssl.report import figures, ledger, scores
 from medssl.wording import counted
 
 FOLDER = PAGE.parent
-MARK = re.compile(r"(<!-- results (?P<asked>[^>]*?) -->).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (?P<kind>results|ranks) (?P<asked>[^>]*?) -->).*?(<!-- end -->)", re.DOTALL)
 KNOWN = {"arms", "labels", "pairs"}
 
 
@@ -74,28 +80,50 @@ def filled(text: str, page: str, folder: Path) -> str:
 
     def made(mark: re.Match[str]) -> str:
         nonlocal count
-        count += 1
         asked = Asked.of(mark["asked"])
+        if mark["kind"] == "ranks":
+            return f"{mark[1]}\n\n{ranks(asked, folder / 'data')}\n\n{mark[4]}"
+        count += 1
         rows, judged = judge(asked, folder / "data")
         plots = _plots(judged, folder / "plots", f"{page}-{count}")
-        return f"{mark[1]}\n\n{table(rows, judged)}\n\n{words(rows, judged)}\n\n{plots}\n\n{mark[3]}"
+        return f"{mark[1]}\n\n{table(rows, judged)}\n\n{words(rows, judged)}\n\n{plots}\n\n{mark[4]}"
 
     return MARK.sub(made, text)
 
 
+def ranks(asked: Asked, data: Path) -> str:
+    """Mean ranks of the arms over the numbers of labels, in each of several studies and over all; 1 is the best."""
+    studies = asked.study.split()
+    found = {study: judge(replace(asked, study=study), data)[1] for study in studies}
+    over = of_verdicts(list(found.values()))
+    each = [verdict["ranks"]["ranks"] for verdict in found.values()]
+    lines = [["arm", *studies, "all"], ["---"] * (len(studies) + 2)]
+    lines += [[arm, *(f"{own[arm]:.1f}" for own in each), f"{rank:.2f}"] for arm, rank in over.ranks.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def judge(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows that are asked for, and their verdict."""
+    rows, predictions = scored(asked, data)
+    runs = [
+        ScoredRun(row["arm"], row["n_labels"], row["seed"], predictions[row["key"]], row.get("pretraining", 1))
+        for row in rows
+    ]
+    task = "classify" if rows[0]["metric"] == "auc" else "segment"
+    return rows, verdict(runs, task=task, beside=asked.pairs)
+
+
+def scored(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, pl.DataFrame]]:
+    """The rows that are asked for, and predictions by key. Values are today's, rows may hold older ones."""
     found = ledger.read(data / asked.study)
     rows = [row for row in found.rows if asked.takes(row)]
     missing = set(asked.arms) - {row["arm"] for row in rows}
     if missing or not rows:
         raise SystemExit(f"{data / asked.study} has no rows of {', '.join(sorted(missing)) or 'what is asked for'}")
-    runs = [
-        ScoredRun(row["arm"], row["n_labels"], row["seed"], found.predictions[row["key"]], row.get("pretraining", 1))
-        for row in rows
-    ]
-    task = "classify" if rows[0]["metric"] == "auc" else "segment"
-    return rows, verdict(runs, task=task, beside=asked.pairs)
+    patients = sorted(found.predictions[rows[0]["key"]]["patient"].unique())
+    everyone = np.ones((1, len(patients)))
+    values = [scorer(found.predictions[row["key"]], row["metric"], patients)(everyone)[0] for row in rows]
+    return [row | {"value": float(value)} for row, value in zip(rows, values, strict=True)], found.predictions
 
 
 # The text ------------------------------------------------------------------------------------------------------------
