@@ -133,7 +133,7 @@ def table(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> str:
     """A row an arm: its mean, and its difference to scratch, at each number of labels."""
     metric, levels = scores.METRICS[judged["metric"]], judged["labels"]
     several = any(row.get("pretraining", 1) > 1 for row in rows)
-    columns = ["difference, 95 % interval", *(["by pre-training"] if several else []), "p (Holm)"]
+    columns = ["to scratch, 95 % interval", *(["by pre-training"] if several else []), "p"]
     head = ["arm"]
     for level in levels:
         head += [f"{metric}, {level['n_labels']} labels", *columns]
@@ -184,6 +184,9 @@ def words(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> str:
     saved = [f"{one['arm']} {one['text']}" for one in judged["labels_saved"] if _told(one, judged)]
     if saved:
         lines.append(f"Label-saving factor at {judged['labels'][0]['n_labels']} labels: {', '.join(saved)}.")
+    lines.append(
+        "p is corrected for the arms, or the pairs, at a number of labels (Holm); an interval is its own comparison's."
+    )
     lines.append(_cost(rows))
     quoted = [f"> {_short(judged['sentence'])}", *(f"> {_short(n)}" for n in judged["notes"] if " would be seen " in n)]
     return "\n".join(f"- {line}" for line in lines) + "\n\n" + "\n>\n".join(quoted)
