@@ -28,9 +28,9 @@ import polars as pl
 from benchmarks.results import PAGE
 from medssl.evaluate.ranks import of_verdicts
 from medssl.evaluate.scorers import scorer
-from medssl.evaluate.verdict import ScoredRun, verdict
 from medssl.files import write_text
 from medssl.report import figures, ledger, scores
+from medssl.stages.judge import judged
 from medssl.wording import counted
 
 FOLDER = PAGE.parent
@@ -84,9 +84,9 @@ def filled(text: str, page: str, folder: Path) -> str:
         if mark["kind"] == "ranks":
             return f"{mark[1]}\n\n{ranks(asked, folder / 'data')}\n\n{mark[4]}"
         count += 1
-        rows, judged = judge(asked, folder / "data")
-        plots = _plots(judged, folder / "plots", f"{page}-{count}")
-        return f"{mark[1]}\n\n{table(rows, judged)}\n\n{words(rows, judged)}\n\n{plots}\n\n{mark[4]}"
+        rows, verdict = judge(asked, folder / "data")
+        plots = _plots(verdict, folder / "plots", f"{page}-{count}")
+        return f"{mark[1]}\n\n{table(rows, verdict)}\n\n{words(rows, verdict)}\n\n{plots}\n\n{mark[4]}"
 
     return MARK.sub(made, text)
 
@@ -105,12 +105,8 @@ def ranks(asked: Asked, data: Path) -> str:
 def judge(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows that are asked for, and their verdict."""
     rows, predictions = scored(asked, data)
-    runs = [
-        ScoredRun(row["arm"], row["n_labels"], row["seed"], predictions[row["key"]], row.get("pretraining", 1))
-        for row in rows
-    ]
     task = "classify" if rows[0]["metric"] == "auc" else "segment"
-    return rows, verdict(runs, task=task, beside=asked.pairs)
+    return rows, judged(ledger.Ledger(rows, predictions), task=task, beside=asked.pairs)
 
 
 def scored(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, pl.DataFrame]]:
@@ -129,9 +125,9 @@ def scored(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, pl
 # The text ------------------------------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> str:
+def table(rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
     """A row an arm: its mean, and its difference to scratch, at each number of labels."""
-    metric, levels = scores.METRICS[judged["metric"]], judged["labels"]
+    metric, levels = scores.METRICS[verdict["metric"]], verdict["labels"]
     several = any(row.get("pretraining", 1) > 1 for row in rows)
     columns = ["to scratch, 95 % interval", *(["by pre-training"] if several else []), "p"]
     head = ["arm"]
@@ -171,29 +167,32 @@ def by_pretraining(rows: Sequence[Mapping[str, Any]], arm: str, n: int) -> list[
     ]
 
 
-def words(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> str:
+def words(rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
     """Pairs, ranks, labels that were saved, what could have been seen, and what it cost."""
     lines = []
-    for level in judged["labels"]:
+    for level in verdict["labels"]:
         told = [f"{c['arm']} to {c['against']} {_difference(c)}, p {_p(c['corrected']['p'])}" for c in level["pairs"]]
         if told:
             lines.append(f"Beside each other, {level['n_labels']} labels: {'; '.join(told)}.")
-    ranks = judged["ranks"]["ranks"]
+    ranks = verdict["ranks"]["ranks"]
     if len(ranks) > 2:
         lines.append(f"Mean ranks: {', '.join(f'{arm} {rank:.1f}' for arm, rank in ranks.items())}.")
-    saved = [f"{one['arm']} {one['text']}" for one in judged["labels_saved"] if _told(one, judged)]
-    if saved:
-        lines.append(f"Label-saving factor at {judged['labels'][0]['n_labels']} labels: {', '.join(saved)}.")
+    first = verdict["labels"][0]["n_labels"]
+    saved = [one for one in verdict["labels_saved"] if one["n_labels"] == first]
+    if all(one["factor"] is None for one in saved):
+        lines += [f"Label-saving factor unknown: {one['why']}." for one in saved[:1]]
+    else:
+        each = ", ".join(f"{one['arm']} {one['text']}" for one in saved)
+        lines.append(f"Label-saving factor at {first} labels: {each}.")
     lines.append(
         "p is corrected for the arms, or the pairs, at a number of labels (Holm); an interval is its own comparison's."
     )
     lines.append(_cost(rows))
-    quoted = [f"> {_short(judged['sentence'])}", *(f"> {_short(n)}" for n in judged["notes"] if " would be seen " in n)]
+    quoted = [
+        f"> {_short(verdict['sentence'])}",
+        *(f"> {_short(n)}" for n in verdict["notes"] if " would be seen " in n),
+    ]
     return "\n".join(f"- {line}" for line in lines) + "\n\n" + "\n>\n".join(quoted)
-
-
-def _told(saved: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
-    return saved["n_labels"] == judged["labels"][0]["n_labels"] and saved["factor"] is not None
 
 
 def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -205,7 +204,7 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
         took = f"{sum(known) / 3600:.1f} hours" if sum(known) > 5400 else f"{sum(known) / 60:.0f} minutes"
         of = "" if len(known) == len(told) else f" of {len(known)} of them"
         parts.append(f"{counted(len(told), noun)} ({took}{of})" if known else counted(len(told), noun))
-    return ", ".join(part for part in parts if not part.startswith("0 ")) + ", by the clock of one core."
+    return ", ".join(part for part in parts if not part.startswith("0 ")) + ", by the clock."
 
 
 def _difference(compared: Mapping[str, Any]) -> str:
@@ -235,14 +234,14 @@ def _p(p: float) -> str:
 # The plots -----------------------------------------------------------------------------------------------------------
 
 
-def _plots(judged: Mapping[str, Any], folder: Path, name: str) -> str:
+def _plots(verdict: Mapping[str, Any], folder: Path, name: str) -> str:
     """The two plots of a study's report as files, in its light colours on white."""
-    arms = list(dict.fromkeys(arm for level in judged["labels"] for arm in level["arms"]))
-    colour, metric = figures.colours(arms), scores.METRICS[judged["metric"]]
+    arms = list(dict.fromkeys(arm for level in verdict["labels"] for arm in level["arms"]))
+    colour, metric = figures.colours(arms), scores.METRICS[verdict["metric"]]
     folder.mkdir(exist_ok=True)
     told = []
     for kind, drawn in (("scores", figures.efficiency), ("differences", figures.differences)):
-        svg = str(drawn(judged, metric, colour))
+        svg = str(drawn(verdict, metric, colour))
         for variable, value in _light().items():
             svg = svg.replace(f"var({variable})", value)
         svg = svg.replace("<svg ", '<svg style="background:#ffffff" ', 1)

@@ -18,7 +18,7 @@ from medssl.wording import listed
 WHAT = {
     "step_s": "a step, CPU seconds",
     "kept_bytes": "bytes kept for the backward",
-    "rank_s": "a step of the slowest rank, seconds",
+    "rank_s": "a step of one rank, seconds",
     "index_s": "medssl index, CPU seconds",
     "prepare_s": "medssl prepare, CPU seconds",
 }
@@ -151,7 +151,7 @@ def _table(points: Sequence[Point]) -> str:
             )
             cost = f"{_short(found[0].value)} … {_short(found[-1].value)}"
             lines.append(f"| {WHAT[what]} | {AGAINST[against]} | {series} | {sizes} | {cost} {slopes}|")
-    return "\n".join([*lines, "", FULL])
+    return "\n".join([*lines, "", FULL if any(p.against == "ranks" for p in points) else ""])
 
 
 def _by_series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:

@@ -418,13 +418,14 @@ def test_an_arm_that_has_seen_test_images_is_flagged(data, tmp_path, stand):
     assert "2 test images" in (out / "report.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["run", "run/encoder.safetensors"])
 @pytest.mark.parametrize(("seed", "told"), [(0, False), (3, True), (None, False)])
-def test_an_arm_of_other_first_weights_than_scratch_is_told(data, tmp_path, stand, seed, told):
+def test_an_arm_of_other_first_weights_than_scratch_is_told(data, tmp_path, stand, seed, told, name):
     stand()
     encoder_card(data, tmp_path / "run")
     if seed is not None:
         write_toml(tmp_path / "run/run.toml", {"format": 1, "model": {"seed": seed}})
-    out = study.run(options(data, tmp_path / "s", arms=("scratch", f"mine={tmp_path / 'run'}")))
+    out = study.run(options(data, tmp_path / "s", arms=("scratch", f"mine={tmp_path / name}")))
     warnings = read_json(out / "verdict.json")["warnings"]
     assert any("mine was pre-trained from the first weights of seed 3" in text for text in warnings) is told
     assert ("the luck of both" in (out / "report.html").read_text()) is told

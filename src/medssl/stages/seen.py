@@ -37,7 +37,8 @@ def unseen_test(seen: set[str] | None, card: Mapping[str, Any], store: Store) ->
         count = seen_in_pretraining(store.items, seen)
         return not count, f"{count} test images" if count else f"none among the {len(seen)} it learnt from"
     if card.get("data_hash") != store.hash:
-        return None, "other data, which are not at hand: make sure that these patients are not among them"
+        how = " (with --transductive: test patients of that data, too)" if card.get("transductive") else ""
+        return None, f"other data{how}, which are not at hand: make sure that these patients are not among them"
     if card.get("transductive"):
         return False, "pre-trained with --transductive"
     return None, "the same data; which split it learnt from was not recorded"
