@@ -46,7 +46,7 @@ class Budget:
 VOLUMES = Network("poolunet", 8, (32, 32, 32), lr=1e-3)
 IMAGES = Network("resnet18", 16, (96, 96), lr=3e-3)
 FULL = {
-    3: Budget(48, VOLUMES, pretrain_steps=300, finetune_steps=120, n_labels=(4, 12), seeds=4),
+    3: Budget(48, VOLUMES, pretrain_steps=180, finetune_steps=120, n_labels=(4, 12), seeds=4),
     2: Budget(96, IMAGES, pretrain_steps=300, finetune_steps=100, n_labels=(6, 18), seeds=5),
 }
 SHORT = {
