@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ import numpy as np
 import polars as pl
 
 from benchmarks.results import PAGE
-from medssl.evaluate.ranks import of_verdicts
+from medssl.evaluate.ranks import mean_ranks
 from medssl.evaluate.scorers import scorer
 from medssl.files import write_text
 from medssl.report import figures, ledger, scores
 from medssl.stages.judge import judged
-from medssl.wording import counted
+from medssl.wording import counted, score, signed, span
 
 FOLDER = PAGE.parent
 MARK = re.compile(r"(<!-- (?P<kind>results|ranks) (?P<asked>[^>]*?) -->).*?(<!-- end -->)", re.DOTALL)
@@ -94,12 +95,18 @@ def filled(text: str, page: str, folder: Path) -> str:
 def ranks(asked: Asked, data: Path) -> str:
     """Mean ranks of the arms over the numbers of labels, in each of several studies and over all; 1 is the best."""
     studies = asked.study.split()
-    found = {study: judge(replace(asked, study=study), data)[1] for study in studies}
-    over = of_verdicts(list(found.values()))
-    each = [verdict["ranks"]["ranks"] for verdict in found.values()]
+    found = [_means(scored(replace(asked, study=study), data)[0]) for study in studies]
+    each, over = [mean_ranks(blocks).ranks for blocks in found], mean_ranks(chain(*found)).ranks
     lines = [["arm", *studies, "all"], ["---"] * (len(studies) + 2)]
-    lines += [[arm, *(f"{own[arm]:.1f}" for own in each), f"{rank:.2f}"] for arm, rank in over.ranks.items()]
+    lines += [[arm, *(f"{own[arm]:.1f}" for own in each), f"{rank:.2f}"] for arm, rank in over.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The mean of each arm, a table a number of labels."""
+    table = pl.DataFrame({name: [row[name] for row in rows] for name in ("n_labels", "arm", "value")})
+    of = table.group_by("n_labels", "arm", maintain_order=True).agg(pl.col("value").mean())
+    return [dict(part.select("arm", "value").rows()) for part in of.partition_by("n_labels", maintain_order=True)]
 
 
 def judge(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -148,12 +155,13 @@ def _cells(arm: str, level: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     if mine is None:
         return ["", *empty]
     best = max(other["mean"] for other in level["arms"].values())
-    mean = f"**{_score(mine['mean'])}**" if mine["mean"] == best else _score(mine["mean"])
+    mean = _short(score(mine["mean"]))
+    mean = f"**{mean}**" if mine["mean"] == best else mean
     compared = next((c for c in level["comparisons"] if c["arm"] == arm), None)
     if compared is None:
         return [mean, *empty]
     word = "" if compared["verdict"] == "cannot tell" else f" **{compared['verdict']}**"
-    each = [", ".join(map(_signed, by_pretraining(rows, arm, level["n_labels"])))] if several else []
+    each = [_short(", ".join(map(signed, by_pretraining(rows, arm, level["n_labels"]))))] if several else []
     return [mean, _difference(compared) + word, *each, _p(compared["corrected"]["p"])]
 
 
@@ -174,9 +182,9 @@ def words(rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
         told = [f"{c['arm']} to {c['against']} {_difference(c)}, p {_p(c['corrected']['p'])}" for c in level["pairs"]]
         if told:
             lines.append(f"Beside each other, {level['n_labels']} labels: {'; '.join(told)}.")
-    ranks = verdict["ranks"]["ranks"]
-    if len(ranks) > 2:
-        lines.append(f"Mean ranks: {', '.join(f'{arm} {rank:.1f}' for arm, rank in ranks.items())}.")
+    order = verdict["ranks"]["ranks"]
+    if len(order) > 2:
+        lines.append(f"Mean ranks: {', '.join(f'{arm} {rank:.1f}' for arm, rank in order.items())}.")
     first = verdict["labels"][0]["n_labels"]
     saved = [one for one in verdict["labels_saved"] if one["n_labels"] == first]
     if all(one["factor"] is None for one in saved):
@@ -208,23 +216,11 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _difference(compared: Mapping[str, Any]) -> str:
-    low, high = compared["interval"]
-    return f"{_signed(compared['difference'])} ({_signed(low)} to {_signed(high)})"
+    return f"{_short(signed(compared['difference']))} ({_short(span(compared['interval'], signed))})"
 
 
 def _short(text: str) -> str:
     return re.sub(r"(?<!\d)0\.(?=\d)", ".", text)
-
-
-def _score(x: float) -> str:
-    return _short(f"{x:.3f}")
-
-
-def _signed(x: float | None) -> str:
-    if x is None:
-        return "unknown"
-    text = f"{x:+.3f}"
-    return _short(text.replace("-", "−")) if float(text) else ".000"
 
 
 def _p(p: float) -> str:

@@ -90,8 +90,8 @@ def measured(only: Sequence[str], ranks: Sequence[int], repeats: int, quick: boo
         if "scans" in only:
             yield from _prepared(dims, "scans", [(n, SIDE[dims]) for n in SCANS[few]], repeats)
     if "ranks" in only:
+        case = (2, BATCH[2], WIDTH[2], SIZES[2][0])
         for world in ranks[few]:
-            case = (2, BATCH[2], WIDTH[2], SIZES[2][0])
             spent = [seconds_a_step(world, case) for _ in range(min(3, repeats))]
             yield Point.of("rank_s", "ranks", "CPU", world, [s.cpu for s in spent])
             if world <= cores():

@@ -51,6 +51,11 @@ def find_weights(run: str | Path) -> Path:
     raise UserError(what, path, f"give a run folder of `medssl pretrain`, or its {WEIGHTS} with encoder.json beside it")
 
 
+def run_of(weights: Path) -> Path | None:
+    """The folder of the run that left these weights; None for a file of another name, beside which others may lie."""
+    return weights.parent if weights.name == WEIGHTS else None
+
+
 def towers_of(run: str | Path) -> dict[str, Path]:
     """The weights of each modality's encoder, where a run folder has several that differ; else empty.
 

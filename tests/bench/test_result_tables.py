@@ -5,7 +5,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from benchmarks.result_tables import FOLDER, MARK, Asked, by_pretraining, filled, judge, scored, table, words
+from benchmarks.result_tables import FOLDER, MARK, Asked, by_pretraining, filled, judge, ranks, scored, table, words
 
 from medssl.report.ledger import Ledger, read
 
@@ -77,10 +77,12 @@ def test_a_marker_that_cannot_be_filled_is_told(recorded, asked, said):
 
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda path: path.stem)
 def test_pages_show_the_means_of_the_committed_rows(page):
-    """Means alone: intervals take seconds a study, and `python -m benchmarks.result_tables` makes both."""
-    marks = [mark for mark in MARK.finditer(page.read_text(encoding="utf-8")) if mark["kind"] == "results"]
-    for mark in marks:
+    """Means and ranks alone: intervals take seconds a study, and `python -m benchmarks.result_tables` makes both."""
+    for mark in MARK.finditer(page.read_text(encoding="utf-8")):
         asked = Asked.of(mark["asked"])
+        if mark["kind"] == "ranks":
+            assert ranks(asked, FOLDER / "data") in mark[0]
+            continue
         rows, _ = scored(asked, FOLDER / "data")
         head, _, *lines = re.findall(r"^\| (.*) \|$", mark[0], re.MULTILINE)
         places = {

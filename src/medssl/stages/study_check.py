@@ -9,7 +9,7 @@ from medssl.engine.record import NAME, finished
 from medssl.errors import UserError, problems_of, raise_all
 from medssl.evaluate.verdict import BASELINE
 from medssl.files import read_toml
-from medssl.loading import WEIGHTS, find_weights
+from medssl.loading import find_weights, run_of
 from medssl.stages import pretrain
 from medssl.stages.arm import Arm
 from medssl.stages.finetune_setup import build, set_up
@@ -32,10 +32,9 @@ def other_starts(recipe: Recipe) -> list[str]:
     """A sentence for each given run that began with other first weights than scratch does, as far as it says."""
     scratch = recipe.encoder_seed(1)
     told = []
-    for name, weights in [(arm.name, find_weights(arm.run)) for arm in recipe.arms if arm.run]:
-        record = weights.parent / NAME  # others may lie beside any file
-        of_run = weights.name == WEIGHTS and record.is_file()
-        seed = read_toml(record).get("model", {}).get("seed", scratch) if of_run else scratch
+    for name, folder in [(arm.name, run_of(find_weights(arm.run))) for arm in recipe.arms if arm.run]:
+        record = folder / NAME if folder else None
+        seed = read_toml(record).get("model", {}).get("seed", scratch) if record and record.is_file() else scratch
         if seed != scratch:
             told.append(
                 f"{name} was pre-trained from the first weights of seed {seed}, and scratch begins with those of "

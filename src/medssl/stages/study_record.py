@@ -10,7 +10,7 @@ from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.engine.record import FREE, value_in
 from medssl.errors import UserError
-from medssl.loading import WEIGHTS, find_weights, read_card
+from medssl.loading import find_weights, read_card, run_of
 from medssl.report.facts import digest
 from medssl.report.formats import StudyRecord, table
 from medssl.stages.arm import Arm
@@ -152,5 +152,5 @@ def _seen(arm: Arm, recipe: Recipe, store: Store) -> tuple[bool | None, str]:
     if arm.run is None:  # pre-trained here, on the rows of this very split
         return (False, "all of them, transductive") if recipe.transductive else (True, "none, by the split")
     weights = find_weights(arm.run)
-    seen = read_seen(weights.parent) if weights.name == WEIGHTS else None  # others may lie beside any file
-    return unseen_test(seen, read_card(weights), store)
+    folder = run_of(weights)
+    return unseen_test(read_seen(folder) if folder else None, read_card(weights), store)
