@@ -11,6 +11,7 @@ import pytest
 from medssl.data.store import Store
 from medssl.stages.options.data import Prepare
 from medssl.stages.prepare import run
+from processes import descendants, gone
 from scan_files import index, noise, write_nifti
 
 SCANS = 12
@@ -45,11 +46,11 @@ def test_killed_and_run_again(twins: tuple[Path, Path], workers: int) -> None:
     deadline = time.monotonic() + 60
     while len(_files(store)) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
-    started = _descendants(process.pid)
+    started = descendants(process.pid)
     process.kill()
     process.wait()
     assert len(started) >= (2 if workers > 1 and Path("/proc").exists() else 0)
-    assert _gone(started)  # no worker outlives the command
+    assert gone(started)  # no worker outlives the command
     done = _files(store)
     assert 3 <= len(done) < SCANS
     assert not (killed / "prepared.parquet").exists()
@@ -72,28 +73,3 @@ def test_killed_and_run_again(twins: tuple[Path, Path], workers: int) -> None:
 
 def _files(store: Path) -> list[str]:
     return sorted(p.name for p in store.glob("[!.]*.b2nd"))
-
-
-def _descendants(pid: int) -> list[int]:
-    """Processes that a process started, and those that these started."""
-    try:
-        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-    return children + [deeper for child in children for deeper in _descendants(child)]
-
-
-def _gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if not any(_alive(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -18,6 +18,7 @@ from medssl.engine import checkpoint, log, record
 from medssl.errors import UserError
 from medssl.stages import pretrain
 from medssl.stages.options.train import LoopOptions, Pretrain
+from processes import descendants, gone
 from scans import prepared_pictures
 
 STEPS = 24
@@ -89,9 +90,12 @@ def test_killed_at_a_random_step_a_run_resumes_to_the_same_bits(options, straigh
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "the run never came that far"
         time.sleep(0.01)
+    started = descendants(process.pid)
     process.kill()
     process.wait()
     process.stderr.close()
+    assert len(started) >= (2 if Path("/proc").exists() else 0)
+    assert gone(started)  # no loader process outlives the run
     assert not record.finished(options.out)
     assert all(path.name != "encoder.safetensors" for path in options.out.iterdir())
     assert_same_run(pretrain.run(options), straight)

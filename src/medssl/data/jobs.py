@@ -126,15 +126,24 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
+    outlive_nothing()
+    single_threaded()
+
+
+def outlive_nothing() -> None:
+    """Of a worker: Ctrl-C is the parent's to handle, and with the parent gone, also by kill -9, the worker goes.
+
+    A closed queue would tell it only as long as no other worker holds the other end; and with a forkserver the
+    process that began a worker is not the one that it works for.
+    """
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    single_threaded()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        parent.join()  # returns when it is gone, also by kill -9, which closes no queue
+        parent.join()
         os._exit(1)

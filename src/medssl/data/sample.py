@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from medssl.contract import Batch
+from medssl.data.jobs import outlive_nothing
 from medssl.data.store import Box, Store
 from medssl.errors import UserError
 from medssl.rng import stream
@@ -224,15 +225,13 @@ def _loaded(sampler: Dataset, steps: range, workers: int) -> Iterator[Batch | Us
         num_workers=min(workers, max(1, len(steps))),
         prefetch_factor=PREFETCH,
         multiprocessing_context=context,
-        worker_init_fn=_quiet,
+        worker_init_fn=_begin,
     )
     yield from loader
 
 
-def _quiet(worker: int) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which finishes its step and saves
+def _begin(worker: int) -> None:
+    outlive_nothing()
     torch.set_num_threads(1)
 
 
