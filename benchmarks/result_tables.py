@@ -10,6 +10,9 @@ A page says where and of what, and keeps what is written there:
     <!-- ranks cxr covid_ct; arms scratch pcrl moco; labels 10 30 -->
     <!-- end -->
 
+    <!-- changes ablations_cxr ablations_lungs; base pcrl -->
+    <!-- end -->
+
 The first word is a folder of data/ beside the page; arms and labels are those it holds unless they are named. Every
 figure is of the verdict that `medssl study` gives on these runs today. Plots go to plots/, in a report's colours.
 """
@@ -17,7 +20,7 @@ figure is of the verdict that `medssl study` gives on these runs today. Plots go
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -26,41 +29,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.change_table import changes
+from benchmarks.recorded import Asked, difference, judge, p_value, plain_difference, scored, short
 from benchmarks.results import PAGE
 from medssl.evaluate.ranks import mean_ranks
-from medssl.evaluate.scorers import scorer
 from medssl.files import write_text
-from medssl.report import figures, ledger, scores
-from medssl.stages.judge import judged
-from medssl.wording import counted, score, signed, span
+from medssl.report import figures, scores
+from medssl.wording import counted, score, signed
 
 FOLDER = PAGE.parent
-MARK = re.compile(r"(<!-- (?P<kind>results|ranks) (?P<asked>[^>]*?) -->).*?(<!-- end -->)", re.DOTALL)
-KNOWN = {"arms", "labels", "pairs"}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a marker asks for; ``arms`` and ``labels`` empty: all."""
-
-    study: str
-    arms: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
-
-    @classmethod
-    def of(cls, text: str) -> "Asked":
-        study, *rest = (part.strip() for part in text.split(";"))
-        told = {words.split()[0]: tuple(words.split()[1:]) for words in rest}
-        if unknown := set(told) - KNOWN:
-            raise SystemExit(f"a marker asks for {', '.join(sorted(unknown))}: it takes {', '.join(sorted(KNOWN))}")
-        labels = tuple(map(int, told.get("labels", ())))
-        pairs = tuple((a, b) for a, _, b in (pair.partition(":") for pair in told.get("pairs", ())))
-        return cls(study, told.get("arms", ()), labels, pairs)
-
-    def takes(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of results.jsonl is among them."""
-        return (not self.arms or row["arm"] in self.arms) and (not self.labels or row["n_labels"] in self.labels)
+MARK = re.compile(r"(<!-- (?P<kind>results|ranks|changes) (?P<asked>[^>]*?) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,6 +62,8 @@ def filled(text: str, page: str, folder: Path) -> str:
         asked = Asked.of(mark["asked"])
         if mark["kind"] == "ranks":
             return f"{mark[1]}\n\n{ranks(asked, folder / 'data')}\n\n{mark[4]}"
+        if mark["kind"] == "changes":
+            return f"{mark[1]}\n\n{changes(asked, folder / 'data')}\n\n{mark[4]}"
         count += 1
         rows, verdict = judge(asked, folder / "data")
         plots = _plots(verdict, folder / "plots", f"{page}-{count}")
@@ -107,26 +87,6 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     table = pl.DataFrame({name: [row[name] for row in rows] for name in ("n_labels", "arm", "value")})
     of = table.group_by("n_labels", "arm", maintain_order=True).agg(pl.col("value").mean())
     return [dict(part.select("arm", "value").rows()) for part in of.partition_by("n_labels", maintain_order=True)]
-
-
-def judge(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows that are asked for, and their verdict."""
-    rows, predictions = scored(asked, data)
-    task = "classify" if rows[0]["metric"] == "auc" else "segment"
-    return rows, judged(ledger.Ledger(rows, predictions), task=task, beside=asked.pairs)
-
-
-def scored(asked: Asked, data: Path) -> tuple[list[dict[str, Any]], dict[str, pl.DataFrame]]:
-    """The rows that are asked for, and predictions by key. Values are today's, rows may hold older ones."""
-    found = ledger.read(data / asked.study)
-    rows = [row for row in found.rows if asked.takes(row)]
-    missing = set(asked.arms) - {row["arm"] for row in rows}
-    if missing or not rows:
-        raise SystemExit(f"{data / asked.study} has no rows of {', '.join(sorted(missing)) or 'what is asked for'}")
-    patients = sorted(found.predictions[rows[0]["key"]]["patient"].unique())
-    everyone = np.ones((1, len(patients)))
-    values = [scorer(found.predictions[row["key"]], row["metric"], patients)(everyone)[0] for row in rows]
-    return [row | {"value": float(value)} for row, value in zip(rows, values, strict=True)], found.predictions
 
 
 # The text ------------------------------------------------------------------------------------------------------------
@@ -155,14 +115,13 @@ def _cells(arm: str, level: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     if mine is None:
         return ["", *empty]
     best = max(other["mean"] for other in level["arms"].values())
-    mean = _short(score(mine["mean"]))
+    mean = short(score(mine["mean"]))
     mean = f"**{mean}**" if mine["mean"] == best else mean
     compared = next((c for c in level["comparisons"] if c["arm"] == arm), None)
     if compared is None:
         return [mean, *empty]
-    word = "" if compared["verdict"] == "cannot tell" else f" **{compared['verdict']}**"
-    each = [_short(", ".join(map(signed, by_pretraining(rows, arm, level["n_labels"]))))] if several else []
-    return [mean, _difference(compared) + word, *each, _p(compared["corrected"]["p"])]
+    each = [short(", ".join(map(signed, by_pretraining(rows, arm, level["n_labels"]))))] if several else []
+    return [mean, difference(compared), *each, p_value(compared["corrected"]["p"])]
 
 
 def by_pretraining(rows: Sequence[Mapping[str, Any]], arm: str, n: int) -> list[float]:
@@ -179,7 +138,10 @@ def words(rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
     """Pairs, ranks, labels that were saved, what could have been seen, and what it cost."""
     lines = []
     for level in verdict["labels"]:
-        told = [f"{c['arm']} to {c['against']} {_difference(c)}, p {_p(c['corrected']['p'])}" for c in level["pairs"]]
+        told = [
+            f"{c['arm']} to {c['against']} {plain_difference(c)}, p {p_value(c['corrected']['p'])}"
+            for c in level["pairs"]
+        ]
         if told:
             lines.append(f"Beside each other, {level['n_labels']} labels: {'; '.join(told)}.")
     order = verdict["ranks"]["ranks"]
@@ -197,8 +159,8 @@ def words(rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
     )
     lines.append(_cost(rows))
     quoted = [
-        f"> {_short(verdict['sentence'])}",
-        *(f"> {_short(n)}" for n in verdict["notes"] if " would be seen " in n),
+        f"> {short(verdict['sentence'])}",
+        *(f"> {short(n)}" for n in verdict["notes"] if " would be seen " in n),
     ]
     return "\n".join(f"- {line}" for line in lines) + "\n\n" + "\n>\n".join(quoted)
 
@@ -213,18 +175,6 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
         of = "" if len(known) == len(told) else f" of {len(known)} of them"
         parts.append(f"{counted(len(told), noun)} ({took}{of})" if known else counted(len(told), noun))
     return ", ".join(part for part in parts if not part.startswith("0 ")) + ", by the clock."
-
-
-def _difference(compared: Mapping[str, Any]) -> str:
-    return f"{_short(signed(compared['difference']))} ({_short(span(compared['interval'], signed))})"
-
-
-def _short(text: str) -> str:
-    return re.sub(r"(?<!\d)0\.(?=\d)", ".", text)
-
-
-def _p(p: float) -> str:
-    return "< .001" if p < 0.001 else _short(f"{p:.3f}" if p < 0.01 else f"{p:.2f}") if p < 0.995 else "1"
 
 
 # The plots -----------------------------------------------------------------------------------------------------------

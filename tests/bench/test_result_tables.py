@@ -5,7 +5,9 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from benchmarks.result_tables import FOLDER, MARK, Asked, by_pretraining, filled, judge, ranks, scored, table, words
+from benchmarks import change_table
+from benchmarks.recorded import Asked, judge, scored
+from benchmarks.result_tables import FOLDER, MARK, by_pretraining, filled, ranks, table, words
 
 from medssl.report.ledger import Ledger, read
 
@@ -66,6 +68,20 @@ def test_arms_and_labels_that_are_named_are_all(recorded):
     assert "by pre-training" in shown and "Mean ranks" not in words(rows, judged)
 
 
+def test_changes_are_beside_their_base_with_what_the_recipe_says(recorded, monkeypatch):
+    recipe = "[pretrain.good]\nwidth = 4\n[pretrain.bad]\nmethod = 'good'\nwidth = 4\nqueue = 64\nskips = 'none'\n"
+    (recorded / "mine.toml").write_text(recipe)
+    monkeypatch.setattr(change_table, "RECIPES", recorded)
+    found = read(recorded / "data/mine")
+    probed = [row | {"pretrain": {"probe.b": 0.5, "probe.a": 0.25, "seconds": 60.0}} for row in found.rows]
+    Ledger(probed, found.predictions).write(recorded / "data/mine")
+    after = filled("<!-- changes mine; labels 10; base good -->\n<!-- end -->\n", "page", recorded)
+    assert "| arm | setting | mine: Dice to good, 10 labels | a, b | s |" in after
+    base, other = re.findall(r"^\| (.*(?:good|bad).*) \|$", after, re.MULTILINE)[1:]
+    assert re.match(r"\*\*good\*\*, to scratch \|  \| \+\.2.* \*\*helped\*\* \| \.250, \.500 \| 60", base)
+    assert re.match(r"bad \| `queue = 64`, `skips = \"none\"` \| −\.4.* \*\*worse\*\* \| \.250, \.500 \| 60", other)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [("mine; arm good", "asks for arm"), ("mine; arms better", "no rows of better"), ("none", "no rows of what")],
@@ -83,6 +99,9 @@ def test_pages_show_the_means_of_the_committed_rows(page):
         if mark["kind"] == "ranks":
             assert ranks(asked, FOLDER / "data") in mark[0]
             continue
+        if mark["kind"] == "changes":
+            assert_changes(asked, mark[0])
+            continue
         rows, _ = scored(asked, FOLDER / "data")
         head, _, *lines = re.findall(r"^\| (.*) \|$", mark[0], re.MULTILINE)
         places = {
@@ -98,3 +117,17 @@ def test_pages_show_the_means_of_the_committed_rows(page):
                     assert float(cells[i].strip("* ")) == pytest.approx(np.mean(values), abs=0.0006)
                 else:
                     assert not values
+
+
+def assert_changes(asked: Asked, shown: str) -> None:
+    head, _, *lines = [line.split(" | ") for line in re.findall(r"^\| (.*) \|$", shown, re.MULTILINE)]
+    for study in asked.study.split():
+        rows, _ = scored(Asked(study), FOLDER / "data")
+        of = {arm: [row["value"] for row in rows if row["arm"] == arm] for arm in {row["arm"] for row in rows}}
+        (column,) = (i for i, name in enumerate(head) if name.startswith(f"{study}:"))
+        found = {line[0]: line[column] for line in lines if line[column] != "–"}
+        assert len(found) == len(of) - 1
+        for name, cell in found.items():
+            arm, against = (asked.base, "scratch") if "to scratch" in name else (name, asked.base)
+            gain = float(cell.split(" ")[0].replace("−", "-"))
+            assert gain == pytest.approx(np.mean(of[arm]) - np.mean(of[against]), abs=0.0006)
