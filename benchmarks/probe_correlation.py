@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
+from benchmarks.recorded import p_value, short
 from medssl.evaluate.holm import ALPHA, holm
 from medssl.files import write_text
 from medssl.report.formats import Row, lines
@@ -175,7 +176,7 @@ def table(points: Sequence[Pretraining]) -> str:
 
 
 def _cell(found: Correlation | None) -> str:
-    return "–" if found is None else f"{_signed(found.rho)} (p {_short(found.p)})"
+    return "–" if found is None else f"{_signed(found.rho)} (p {p_value(found.p)})"
 
 
 def _words(pooled: Mapping[str, Correlation]) -> Iterator[str]:
@@ -184,17 +185,13 @@ def _words(pooled: Mapping[str, Correlation]) -> Iterator[str]:
         word = "cannot tell" if p >= ALPHA else "foretells it" if found.rho > 0 else "foretells the opposite"
         yield (
             f"- {KINDS[kind]}: **{word}**. ρ = {_signed(found.rho)} over {counted(found.n, 'pre-training')}; by chance "
-            f"it stays within ±{_short(found.chance)} 95 times of 100 "
-            f"(p {_short(p)}, corrected for {len(pooled)} probes)."
+            f"it stays within ±{short(f'{found.chance:.2f}')} 95 times of 100 "
+            f"(p {p_value(p)}, corrected for {len(pooled)} probes)."
         )
 
 
 def _signed(x: float) -> str:
     return f"{x:+.2f}".replace("-", "−").replace("0.", ".")
-
-
-def _short(x: float) -> str:
-    return "< .001" if x < 0.001 else f"{x:.{3 if x < 0.01 else 2}f}".lstrip("0")
 
 
 def figure(points: Sequence[Pretraining], path: Path) -> None:

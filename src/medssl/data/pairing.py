@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from medssl.data.catalog import label_names
+from medssl.data.catalog import LABEL, label_names
 from medssl.data.place import overlap, place_of
 from medssl.data.store import Store
 from medssl.errors import UserError
@@ -26,7 +26,7 @@ def subjects(store: Store, by: str | None = None) -> np.ndarray:
         patient, study = (frame[name].fill_null("").to_numpy().astype(str) for name in ("patient", "study"))
         keys = np.char.add(np.char.add(patient, "/"), study)
     else:
-        column = by if by in frame.columns else f"label.{by}"
+        column = by if by in frame.columns else LABEL + by
         if column not in frame.columns:
             known = [*(c for c in frame.columns if c in PAIRING), *label_names(frame)]
             raise UserError(f"no column '{by}' in the index", "--pair-by", f"choose one of {', '.join(known)}")

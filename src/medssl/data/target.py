@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from medssl.data.catalog import label_names
+from medssl.data.catalog import LABEL, label_names
 from medssl.errors import UserError
 
 MISSING = {"", "na", "n/a", "nan", "null", "unknown", "?"}
@@ -59,7 +59,7 @@ def read_target(items: pl.DataFrame, target: str | None) -> Target:
 
 
 def _cells(items: pl.DataFrame, name: str) -> list[str | None]:
-    words = [None if value is None else str(value).strip() for value in items[f"label.{name}"].to_list()]
+    words = [None if value is None else str(value).strip() for value in items[LABEL + name].to_list()]
     return [None if word is None or word.lower() in MISSING else word for word in words]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from medssl import files
-from medssl.data.catalog import label_names
+from medssl.data.catalog import LABEL, label_names
 from medssl.data.pairing import subjects
 from medssl.data.store import Store
 from medssl.engine.machine import choose
@@ -166,7 +166,7 @@ def _percent(score: Table, width: int) -> str:
 def _zeroshot(space: Space, options: Evaluate, out: Path, about: Table) -> Path:
     if space.reader is None:
         raise UserError("the run has no text tower", options.run, "pre-train with --text tokens")
-    column = f"label.{options.target}"
+    column = f"{LABEL}{options.target}"
     if options.target is None or column not in space.store.items.columns:
         known = label_names(space.store.items)
         fix = f"--target takes one of {', '.join(known) or '(no label in this data)'}"

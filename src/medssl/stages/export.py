@@ -12,6 +12,7 @@ from safetensors.torch import save
 from medssl import files
 from medssl.config import ModelConfig, to_table
 from medssl.contract import Batch, Method
+from medssl.data.catalog import LABEL
 from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.loading import WEIGHTS
@@ -72,7 +73,7 @@ def write_samples(run: Path, method: Method, batch: Batch, seed: int) -> None:
 def write_embedding(run: Path, monitor: Monitor, features: np.ndarray) -> None:
     """embedding.npz: features (n, d), the probed label and the split of each watched scan; no ids."""
     frame = monitor.store.items[monitor.rows]
-    column = f"label.{monitor.label}"
+    column = LABEL + monitor.label
     labels = frame[column].cast(pl.String).fill_null("").to_list() if column in frame.columns else [""] * len(frame)
     with files.atomic(run / "embedding.npz") as temporary, temporary.open("wb") as handle:
         split = np.array(frame["split"].to_list(), dtype=str)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medssl.data.catalog import load_cache, load_index, scans_folder, write_cache, write_index, write_problems
+from medssl.data.catalog import LABEL, load_cache, load_index, scans_folder, write_cache, write_index, write_problems
 from medssl.data.find import Found, walk
 from medssl.data.gather import gather_facts, gather_headers
 from medssl.data.ids import load_salt
@@ -175,7 +175,7 @@ def _lone_masks(masks: set[str], found: list[Found], rows: list[Row], faults: li
 
 def _columns(row: Row, labels: list[str]) -> Row:
     used = {k: v for k, v in row.items() if k not in ("labels", "warnings", "given", "kept")}
-    told = {f"label.{name}": row["labels"].get(name) for name in labels}
+    told = {LABEL + name: row["labels"].get(name) for name in labels}
     return used | told | {"problems": "; ".join(row["warnings"])}
 
 
