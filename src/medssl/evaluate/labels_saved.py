@@ -23,16 +23,17 @@ def labels_saved(
     counts: Sequence[int],
     n_labels: int,
     rng: np.random.Generator,
+    curve_rng: np.random.Generator,
 ) -> dict[str, Any]:
     """The factor of one arm at ``n_labels``. Scores: scratch at each of the rising ``counts``, then the arm.
 
-    ``factor`` and ``interval`` are None, and ``why`` says why, where scratch's curve says nothing about labels.
+    ``factor`` and ``interval`` are None, and ``why`` says why, where scratch's curve says nothing about labels. That is
+    asked of the curve alone and by ``curve_rng``: equal ones get one answer, whatever arm stands beside it.
     """
-    seeds = full.shape[1]
-    draws, _ = joint(full, resampled, needed, rng)
-    why = _unreadable(draws, counts, seeds)
+    why = _unreadable(full[..., :-1], resampled[..., :-1], needed, counts, curve_rng)
     if why:
         return {"factor": None, "interval": None, "range": None, "why": why, "text": "unknown"}
+    draws, _ = joint(full, resampled, needed, rng)
     mean = full.mean((0, 1))[None]
     factor, spread = (labels_of(counts, x[:, :-1], x[:, -1]) / n_labels for x in (mean, draws))
     interval, ends = quantiles(spread), (counts[0] / n_labels, counts[-1] / n_labels)
@@ -72,13 +73,16 @@ def isotonic(curves: Float[np.ndarray, "n counts"]) -> Float[np.ndarray, "n coun
     return rising
 
 
-def _unreadable(draws: np.ndarray, counts: Sequence[int], seeds: int) -> str:
+def _unreadable(
+    full: np.ndarray, resampled: np.ndarray, needed: np.ndarray, counts: Sequence[int], rng: np.random.Generator
+) -> str:
     """Why scratch's curve cannot be read; empty if it can."""
     if len(counts) < 2:
         return "one label count shows no curve"
-    if seeds < 2 or not len(draws):
+    draws, _ = joint(full, resampled, needed, rng)
+    if full.shape[1] < 2 or not len(draws):
         return "one seed, or too few test patients, show no error"
-    if quantiles(draws[:, len(counts) - 1] - draws[:, 0])[0] <= 0:
+    if quantiles(draws[:, -1] - draws[:, 0])[0] <= 0:
         return f"scratch's gain from {counts[0]} to {counts[-1]} labels lies within its noise"
     return ""
 

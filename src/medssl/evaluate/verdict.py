@@ -132,9 +132,8 @@ def _saved(scored: Mapping[int, Columns], arms: Sequence[str], needed: np.ndarra
                     full, again = zip(*curve, columns[mine], strict=True)
                     cells[more, s] = (np.concatenate(full), np.concatenate(again, axis=1))
             if together := block(cells):
-                # Not of the arm: whether scratch tells labels apart is the same for all of them.
-                rng = stream(seed, "bootstrap", "labels", n)
-                told = labels_saved(*together, needed, counts, n, rng)
+                rng, curve_rng = stream(seed, "bootstrap", "labels", n), stream(seed, "bootstrap", "curve")
+                told = labels_saved(*together, needed, counts, n, rng, curve_rng)
                 found.append({"arm": arm, "n_labels": n, **told})
     return found
 
