@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ RECIPES = PAGE.parents[2] / "recipes"
 def changes(asked: Asked, data: Path) -> str:
     """A row an arm: what its recipe changes of ``asked.base``, and what comes of it in each study, which has one number
     of labels; the row of the base itself is beside scratch. Probes are those of the frozen encoder at the end."""
+    if not asked.base:
+        raise SystemExit("a marker of changes names no base: <!-- changes STUDY; base ARM -->")
     studies = asked.study.split()
     head, parts = ["arm", "setting"], []
     for study in studies:
         title, cells = _study(replace(asked, study=study), data)
         head += title
         parts.append(cells)
-    tables = tomllib.loads((RECIPES / f"{studies[0]}.toml").read_text(encoding="utf-8"))["pretrain"]
+    recipes = [tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))["pretrain"] for name in studies]
     lines = [head, ["---"] * len(head)]
     for arm in dict.fromkeys([asked.base, *(arm for cells in parts for arm in cells)]):
-        names = [f"**{arm}**, to scratch", ""] if arm == asked.base else [arm, _setting(tables, arm, asked.base)]
+        names = [f"**{arm}**, to scratch", ""] if arm == asked.base else [arm, _setting(recipes, arm, asked.base)]
         lines.append(names + [cell for cells in parts for cell in cells.get(arm, ("–",) * 3)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -51,8 +53,15 @@ def _study(asked: Asked, data: Path) -> tuple[list[str], dict[str, tuple[str, ..
     return titles, cells
 
 
-def _setting(tables: Mapping[str, Any], arm: str, base: str) -> str:
-    """What [pretrain.ARM] of a recipe says that [pretrain.BASE] does not."""
-    same = tables.get(base, {})
-    told = {k: v for k, v in tables.get(arm, {}).items() if k != "method" and same.get(k) != v}
-    return ", ".join(f"`{name} = {json.dumps(value)}`" for name, value in told.items())
+def _setting(recipes: Sequence[Mapping[str, Any]], arm: str, base: str) -> str:
+    """What [pretrain.ARM] says other than [pretrain.BASE], in every recipe that has the arm; they must agree."""
+    found = set()
+    for tables in recipes:
+        if arm in tables:
+            same, own = tables.get(base, {}), tables[arm]
+            names = [name for name in {**own, **same} if name != "method" and same.get(name) != own.get(name)]
+            values = [json.dumps(own[name]) if name in own else "its default" for name in names]
+            found.add(", ".join(f"`{name} = {value}`" for name, value in zip(names, values, strict=True)))
+    if len(found) > 1:
+        raise SystemExit(f"recipes differ in what they change for {arm}: {'; '.join(sorted(found))}")
+    return "".join(found)

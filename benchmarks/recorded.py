@@ -30,12 +30,13 @@ class Asked:
     @classmethod
     def of(cls, text: str) -> "Asked":
         study, *rest = (part.strip() for part in text.split(";"))
+        rest = [words for words in rest if words]
         told = {words.split()[0]: tuple(words.split()[1:]) for words in rest}
         if unknown := set(told) - KNOWN:
             raise SystemExit(f"a marker asks for {', '.join(sorted(unknown))}: it takes {', '.join(sorted(KNOWN))}")
         labels = tuple(map(int, told.get("labels", ())))
         pairs = tuple((a, b) for a, _, b in (pair.partition(":") for pair in told.get("pairs", ())))
-        return cls(study, told.get("arms", ()), labels, pairs, *told.get("base", ()))
+        return cls(study, told.get("arms", ()), labels, pairs, " ".join(told.get("base", ())))
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of results.jsonl is among them."""

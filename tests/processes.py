@@ -8,7 +8,7 @@ def descendants(pid: int) -> list[int]:
     """Processes that a process started, and those that these started."""
     try:
         children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
     return children + [deeper for child in children for deeper in descendants(child)]
 

@@ -93,6 +93,19 @@ def test_labels_saved_lie_between_counts(tmp_path):
     assert most["text"] == "≥ 1.0" and most["range"] == [0.25, 1.0]
 
 
+def test_whether_scratch_tells_labels_apart_is_answered_alike_for_all_arms(tmp_path):
+    """Studies whose curve lies about the edge of its noise, each with three arms at two counts."""
+    answers = []
+    for seed in range(12):
+        gains = {"scratch": 0.0, "a": -0.02, "b": 0.03, "c": 0.0}
+        effect = {(arm, n): gain + 0.012 * (n == 16) for arm, gain in gains.items() for n in (4, 16)}
+        runs = write_study(tmp_path / str(seed), effect, seeds=3, seed=seed)
+        told = {one["factor"] is None for one in verdict(runs, task="segment")["labels_saved"]}
+        assert len(told) == 1
+        answers += told
+    assert 0 < sum(answers) < len(answers)
+
+
 def test_notes_say_what_the_intervals_hold_and_what_could_not_be_seen(tmp_path):
     runs = write_study(tmp_path, {("scratch", 4): 0.0, ("pcrl", 4): 0.08, ("mine", 4): 0.0})
     found = verdict(runs, task="segment")

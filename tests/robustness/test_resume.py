@@ -94,7 +94,7 @@ def test_killed_at_a_random_step_a_run_resumes_to_the_same_bits(options, straigh
     process.kill()
     process.wait()
     process.stderr.close()
-    assert len(started) >= (2 if Path("/proc").exists() else 0)
+    assert len(started) >= (4 if Path("/proc").exists() else 0)  # resource tracker, forkserver, two loaders
     assert gone(started)  # no loader process outlives the run
     assert not record.finished(options.out)
     assert all(path.name != "encoder.safetensors" for path in options.out.iterdir())

@@ -126,15 +126,15 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    outlive_nothing()
+    end_with_parent()
     single_threaded()
 
 
-def outlive_nothing() -> None:
-    """Of a worker: Ctrl-C is the parent's to handle, and with the parent gone, also by kill -9, the worker goes.
+def end_with_parent() -> None:
+    """Have this worker end with the process that it works for, also by kill -9, and leave Ctrl-C to that one.
 
-    A closed queue would tell it only as long as no other worker holds the other end; and with a forkserver the
-    process that began a worker is not the one that it works for.
+    A thread waits for it: a closed queue tells nothing while another worker holds its other end, and what began the
+    worker is the forkserver.
     """
     import signal
 

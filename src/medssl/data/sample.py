@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from medssl.contract import Batch
-from medssl.data.jobs import outlive_nothing
+from medssl.data.jobs import end_with_parent
 from medssl.data.store import Box, Store
 from medssl.errors import UserError
 from medssl.rng import stream
@@ -231,7 +231,7 @@ def _loaded(sampler: Dataset, steps: range, workers: int) -> Iterator[Batch | Us
 
 
 def _begin(worker: int) -> None:
-    outlive_nothing()
+    end_with_parent()
     torch.set_num_threads(1)
 
 

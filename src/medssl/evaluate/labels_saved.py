@@ -23,16 +23,10 @@ def labels_saved(
     counts: Sequence[int],
     n_labels: int,
     rng: np.random.Generator,
-    curve_rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """The factor of one arm at ``n_labels``. Scores: scratch at each of the rising ``counts``, then the arm.
-
-    ``factor`` and ``interval`` are None, and ``why`` says why, where scratch's curve says nothing about labels. That is
-    asked of the curve alone and by ``curve_rng``: equal ones get one answer, whatever arm stands beside it.
+    """The factor of one arm at ``n_labels``, of a curve that can be read. Scores: scratch at each of the rising
+    ``counts``, then the arm.
     """
-    why = _unreadable(full[..., :-1], resampled[..., :-1], needed, counts, curve_rng)
-    if why:
-        return {"factor": None, "interval": None, "range": None, "why": why, "text": "unknown"}
     draws, _ = joint(full, resampled, needed, rng)
     mean = full.mean((0, 1))[None]
     factor, spread = (labels_of(counts, x[:, :-1], x[:, -1]) / n_labels for x in (mean, draws))
@@ -45,6 +39,29 @@ def labels_saved(
         "why": "",
         "text": value if value == low == high else f"{value} ({low} to {high})",
     }
+
+
+def unreadable(
+    full: Float[np.ndarray, "pretrainings seeds counts"],
+    resampled: Float[np.ndarray, "n pretrainings seeds counts"],
+    needed: np.ndarray,
+    counts: Sequence[int],
+    rng: np.random.Generator,
+) -> str:
+    """Why scratch's curve says nothing about labels; empty if it can be read. Not a question of any arm beside it."""
+    if len(counts) < 2:
+        return "one label count shows no curve"
+    draws, _ = joint(full, resampled, needed, rng)
+    if full.shape[1] < 2 or not len(draws):
+        return "one seed, or too few test patients, show no error"
+    if quantiles(draws[:, -1] - draws[:, 0])[0] <= 0:
+        return f"scratch's gain from {counts[0]} to {counts[-1]} labels lies within its noise"
+    return ""
+
+
+def unknown(why: str) -> dict[str, Any]:
+    """What stands for a factor that cannot be read, and why."""
+    return {"factor": None, "interval": None, "range": None, "why": why, "text": "unknown"}
 
 
 def labels_of(
@@ -71,20 +88,6 @@ def isotonic(curves: Float[np.ndarray, "n counts"]) -> Float[np.ndarray, "n coun
         ]
         rising[:, i] = np.max(least, axis=0)
     return rising
-
-
-def _unreadable(
-    full: np.ndarray, resampled: np.ndarray, needed: np.ndarray, counts: Sequence[int], rng: np.random.Generator
-) -> str:
-    """Why scratch's curve cannot be read; empty if it can."""
-    if len(counts) < 2:
-        return "one label count shows no curve"
-    draws, _ = joint(full, resampled, needed, rng)
-    if full.shape[1] < 2 or not len(draws):
-        return "one seed, or too few test patients, show no error"
-    if quantiles(draws[:, -1] - draws[:, 0])[0] <= 0:
-        return f"scratch's gain from {counts[0]} to {counts[-1]} labels lies within its noise"
-    return ""
 
 
 def _within(x: float, ends: tuple[float, float]) -> str:

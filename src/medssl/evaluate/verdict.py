@@ -12,7 +12,7 @@ import polars as pl
 from medssl.errors import UserError
 from medssl.evaluate.compare import BASELINE, METRIC_NAMES, Column, Run, block, compare, pairs, within
 from medssl.evaluate.interval import Estimate, estimate, resample
-from medssl.evaluate.labels_saved import labels_saved
+from medssl.evaluate.labels_saved import labels_saved, unknown, unreadable
 from medssl.evaluate.ranks import of_verdicts
 from medssl.evaluate.scorers import score_all, scorer
 from medssl.evaluate.sentences import headline, notes
@@ -122,7 +122,8 @@ def _estimate(found: Column, needed: np.ndarray, rng: np.random.Generator) -> Es
 def _saved(scored: Mapping[int, Columns], arms: Sequence[str], needed: np.ndarray, seed: int) -> list[dict[str, Any]]:
     """The label-saving factor of every arm at every label count."""
     counts = [n for n, columns in scored.items() if any(arm == BASELINE for arm, *_ in columns)]
-    found = []
+    found: list[dict[str, Any]] = []
+    why: dict[tuple[tuple[int, int], ...], str] = {}  # of each set of scratch's runs: one answer for all arms beside it
     for arm in arms:
         for n, columns in scored.items():
             cells = {}
@@ -132,8 +133,12 @@ def _saved(scored: Mapping[int, Columns], arms: Sequence[str], needed: np.ndarra
                     full, again = zip(*curve, columns[mine], strict=True)
                     cells[more, s] = (np.concatenate(full), np.concatenate(again, axis=1))
             if together := block(cells):
-                rng, curve_rng = stream(seed, "bootstrap", "labels", n), stream(seed, "bootstrap", "curve")
-                told = labels_saved(*together, needed, counts, n, rng, curve_rng)
+                runs = tuple(cells)
+                if runs not in why:
+                    rng = stream(seed, "bootstrap", "curve")
+                    why[runs] = unreadable(together[0][..., :-1], together[1][..., :-1], needed, counts, rng)
+                rng = stream(seed, "bootstrap", "labels", n)
+                told = unknown(why[runs]) if why[runs] else labels_saved(*together, needed, counts, n, rng)
                 found.append({"arm": arm, "n_labels": n, **told})
     return found
 
