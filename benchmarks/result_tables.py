@@ -93,19 +93,23 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any]) -> str:
-    """A row an arm: its mean, and its difference to scratch, at each number of labels."""
-    metric, levels = scores.METRICS[verdict["metric"]], verdict["labels"]
+    """A row an arm: its mean, and its difference to scratch; a table for each two numbers of labels."""
+    levels = verdict["labels"]
+    arms = list(dict.fromkeys(arm for level in levels for arm in level["arms"]))
+    pairs = (levels[at : at + 2] for at in range(0, len(levels), 2))
+    return "\n\n".join(_table(rows, pair, arms, scores.METRICS[verdict["metric"]]) for pair in pairs)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], levels: Sequence[Any], arms: Sequence[str], metric: str) -> str:
     several = any(row.get("pretraining", 1) > 1 for row in rows)
     columns = ["to scratch, 95 % interval", *(["by pre-training"] if several else []), "p"]
     head = ["arm"]
     for level in levels:
         head += [f"{metric}, {level['n_labels']} labels", *columns]
     lines = [head, ["---"] * len(head)]
-    for arm in dict.fromkeys(arm for level in levels for arm in level["arms"]):
-        line = [arm]
-        for level in levels:
-            line += _cells(arm, level, rows, several)
-        lines.append(line)
+    for arm in arms:
+        if any(arm in level["arms"] for level in levels):
+            lines.append([arm, *chain.from_iterable(_cells(arm, level, rows, several) for level in levels)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -61,6 +61,22 @@ def test_differences_of_each_pretraining_are_to_the_scratch_that_began_alike(rec
     assert by_pretraining(rows, "scratch", 5) == [0.0, 0.0]
 
 
+def test_a_table_holds_two_numbers_of_labels(recorded):
+    found = read(recorded / "data/mine")
+    for row in list(found.rows):
+        for n in (20, 40):
+            key = f"{row['key']}-{n}"
+            if row["n_labels"] == 5 and (row["arm"], n) != ("bad", 40):
+                found.add(row | {"n_labels": n, "key": key}, found.predictions[row["key"]])
+    found.write(recorded / "data/mine")
+    first, second = table(*judge(Asked.of("mine"), recorded / "data")).split("\n\n")
+    assert "5 labels" in first and "10 labels" in first and "20 labels" in second and "40 labels" in second
+    assert [line.split(" | ")[0] for line in first.splitlines()] == [
+        line.split(" | ")[0] for line in second.splitlines()
+    ]
+    assert shown_means(second)["bad", 40] == "" != shown_means(second)["bad", 20]
+
+
 def test_arms_and_labels_that_are_named_are_all(recorded):
     rows, judged = judge(Asked.of("mine; arms scratch bad; labels 10"), recorded / "data")
     shown = table(rows, judged)
@@ -91,6 +107,17 @@ def test_a_marker_that_cannot_be_filled_is_told(recorded, asked, said):
         judge(Asked.of(asked), recorded / "data")
 
 
+def shown_means(text):
+    """What the tables show by arm and number of labels; an empty string where an arm has none."""
+    shown = {}
+    for lines in re.findall(r"(?:^\| .* \|\n)+", text, re.MULTILINE):
+        head, _, *rows = (line.strip("| \n").split(" | ") for line in lines.splitlines(keepends=True))
+        for at, name in enumerate(head):
+            if (n := name.partition(", ")[2].removesuffix(" labels")).isdigit():
+                shown |= {(row[0], int(n)): row[at].strip("* ") if at < len(row) else "" for row in rows}
+    return shown
+
+
 @pytest.mark.parametrize("page", sorted(FOLDER.glob("*.md")), ids=lambda path: path.stem)
 def test_pages_show_the_means_of_the_committed_rows(page):
     """Means and ranks alone: intervals take seconds a study, and `python -m benchmarks.result_tables` makes both."""
@@ -103,20 +130,15 @@ def test_pages_show_the_means_of_the_committed_rows(page):
             assert_changes(asked, mark[0])
             continue
         rows, _ = scored(asked, FOLDER / "data")
-        head, _, *lines = re.findall(r"^\| (.*) \|$", mark[0], re.MULTILINE)
-        places = {
-            i: int(n) for i, name in enumerate(head.split(" | ")) if (n := name.partition(", ")[2][:-7]).isdigit()
-        }
-        assert {line.split(" | ")[0] for line in lines} == {row["arm"] for row in rows}
-        assert set(places.values()) == {row["n_labels"] for row in rows}
-        for line in lines:
-            cells = line.split(" | ")
-            for i, n in places.items():
-                values = [row["value"] for row in rows if (row["arm"], row["n_labels"]) == (cells[0], n)]
-                if cells[i].strip():
-                    assert float(cells[i].strip("* ")) == pytest.approx(np.mean(values), abs=0.0006)
-                else:
-                    assert not values
+        shown = shown_means(mark[0])
+        assert {arm for arm, _ in shown} == {row["arm"] for row in rows}
+        assert {n for _, n in shown} == {row["n_labels"] for row in rows}
+        for (arm, n), cell in shown.items():
+            values = [row["value"] for row in rows if (row["arm"], row["n_labels"]) == (arm, n)]
+            if cell:
+                assert float(cell) == pytest.approx(np.mean(values), abs=0.0006)
+            else:
+                assert not values
 
 
 def assert_changes(asked: Asked, shown: str) -> None:
