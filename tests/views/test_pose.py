@@ -39,6 +39,17 @@ def test_without_turn_the_target_is_the_input(size):
     assert torch.equal(pair.x1, turned.x1) and torch.equal(pair.place2, turned.place2)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (16, 12), (8, 8, 6)])
+def test_what_was_taken_away_is_told_in_the_pose_of_the_target(size):
+    _, turned, _ = both(size, cutout_p=1.0)
+    still = without_turn(turned)
+    for i in "12":
+        x, clean, code, hidden = (getattr(turned, f"{name}{i}") for name in ("x", "clean", "t", "corrupted"))
+        assert torch.equal((turn(x, code) != clean).any(1), hidden) and hidden.any()
+        x, clean, hidden = (getattr(still, f"{name}{i}") for name in ("x", "clean", "corrupted"))
+        assert torch.equal((x != clean).any(1), hidden) and hidden.any()
+
+
 @pytest.mark.parametrize("size", [(16, 16), (8, 8, 6)])
 def test_inputs_are_crops_that_may_be_mirrored_and_never_turned(size):
     before, pair, _ = both(size)

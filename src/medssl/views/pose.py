@@ -35,8 +35,10 @@ def without_turn(pair: Pair) -> Pair:
     """A pair after ``before_turn`` with T left out of the targets too: clean is x without corruption, t says so."""
     still = torch.zeros_like(pair.t1)
     still[:, pair.x1.ndim - 2] = 1  # no flip, no quarter turn
-    clean = {f"clean{i}": unturn(getattr(pair, f"clean{i}"), getattr(pair, f"t{i}")) for i in "12"}
-    return replace(pair, t1=still, t2=still.clone(), **clean)
+    posed = {f"clean{i}": unturn(getattr(pair, f"clean{i}"), getattr(pair, f"t{i}")) for i in "12"}
+    for i in "12":  # what was taken away is told where the target shows it
+        posed[f"corrupted{i}"] = unturn(getattr(pair, f"corrupted{i}")[:, None], getattr(pair, f"t{i}"))[:, 0]
+    return replace(pair, t1=still, t2=still.clone(), **posed)
 
 
 def sample_mirror(rng: Rng, name: str, n: int, dims: int, mirror: bool = True) -> Float[Tensor, "n d"]:
