@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 
+from medssl import distributed
 from medssl.config import ModelConfig
 from medssl.networks.decoder import decoder_for
+from medssl.networks.norms import synchronise
 from medssl.networks.pyramid import build_encoder
-from medssl.networks.recompute import set_recompute
+from medssl.networks.recompute import recomputed, set_recompute
 
 
 def run(encoder, decoder, x):
@@ -42,6 +44,20 @@ def test_equal_to_the_bit_with_fewer_bytes_kept(name, dims):
     assert fewer < 0.6 * bytes_kept
     set_recompute(again[0], on=False)
     assert not again[0].recompute
+
+
+def test_batch_norm_over_ranks_is_recomputed_and_its_statistics_move_once(monkeypatch):
+    monkeypatch.setattr(distributed, "active", lambda: True)
+    monkeypatch.setattr(distributed, "add_up", lambda x: x)  # a rank that is alone
+    torch.manual_seed(0)
+    plain = synchronise(torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3)))
+    again, x = copy.deepcopy(plain), torch.rand(4, 1, 5, 5)
+    for model, image in ((plain, plain(x)), (again, recomputed(again, again, x))):
+        image.square().sum().backward()
+        assert model[1].num_batches_tracked == 1
+    for one, other in zip([*plain.parameters()], [*again.parameters()], strict=True):
+        assert torch.equal(one.grad, other.grad)
+    assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), again.buffers(), strict=True))
 
 
 def test_under_autocast_and_without_gradient():

@@ -27,8 +27,9 @@ def recomputed(owner: nn.Module, call: Callable[..., Tensor], *inputs: Tensor) -
 def _statistics_stay(owner: nn.Module) -> Iterator[None]:
     # With a momentum of 0 a layer computes and saves what it did before, and its statistics keep every bit.
     kept = [(m, m.momentum, m.num_batches_tracked) for m in owner.modules() if isinstance(m, _BatchNorm)]
-    for norm, _, _ in kept:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, _, count in kept:
+        # A count to move instead, where there is one: synchronised layers do not go without.
+        norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
     try:
         yield
     finally:
