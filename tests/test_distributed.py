@@ -39,6 +39,9 @@ def _share(rank):
     (rows.squeeze(1) ** 3).sum().backward()
     none = distributed.gather_rows(torch.ones(2 * rank, 2, dtype=torch.long))
     ok &= rows.flatten().tolist() == [0, 1, 2, 3] and none.tolist() == [[1, 1], [1, 1]]
+    nobody = torch.ones(0, 2, requires_grad=True)
+    distributed.gather_rows(nobody).sum().backward()
+    ok &= nobody.grad.shape == (0, 2)
     ok &= torch.equal(mine.grad / 2, 3 * mine.detach() ** 2)  # both ranks' gradients, as an average will halve them
     rows = torch.arange(8.0).view(4, 2)[2 * rank : 2 * rank + 2].requires_grad_()
     _shared_loss(rows, distributed.gather_rows(rows)).backward()

@@ -56,6 +56,9 @@ class _GatherRows(torch.autograd.Function):
         counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
         dist.all_gather(counts, torch.full_like(counts[0], len(x)))
         lengths = [int(n) for n in counts]
+        if not max(lengths):
+            ctx.own = slice(0)
+            return x.clone()
         padded = x.new_zeros(max(lengths), *x.shape[1:])
         padded[: len(x)] = x
         ctx.own = slice(sum(lengths[: rank()]), sum(lengths[: rank() + 1]))
@@ -64,7 +67,8 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         whole = grads[0].contiguous()
-        dist.all_reduce(whole)
+        if len(whole):
+            dist.all_reduce(whole)
         return whole[ctx.own]
 
 
