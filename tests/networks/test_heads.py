@@ -53,6 +53,16 @@ def test_features_at_cells_and_at_their_centres_agree(shape):
     assert torch.allclose(at_places(x, places), found, atol=1e-5)
 
 
+def test_positions_and_shares_are_not_rounded_with_the_map():
+    torch.manual_seed(0)
+    x, places = torch.randn(1, 3, 8, 8).bfloat16(), torch.rand(1, 20, 2) * 2 - 1
+    found = at_places(x, places)
+    assert found.dtype == torch.float32 and torch.equal(found, at_places(x.float(), places))
+    x, mask, one = torch.randn(1, 3, 2, 2).bfloat16(), torch.zeros(1, 64, 64, dtype=torch.long), torch.tensor([1])
+    mask[0, :27, :33] = mask[0, 40:, 40:] = 1
+    assert torch.equal(pool_within(x, mask, one - 1, one), pool_within(x.float(), mask, one - 1, one))
+
+
 def test_mixture_of_every_level():
     a, b = ([torch.randn(2, c, 3, dtype=torch.float64) for c in (2, 4)] for _ in range(2))
     for x, y, z in zip(a, b, mixed(a, b, 0.7), strict=True):

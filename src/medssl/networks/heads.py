@@ -25,8 +25,8 @@ def pool_within(
     there = mask[row] == label.view(-1, *(1,) * len(grid))  # (n, *s)
     cells = [n for g, edge in zip(grid, edges, strict=True) for n in (g, edge)]
     inner = tuple(range(2, 1 + len(cells), 2))
-    share = _widened(there.view(-1, *cells).sum(inner).to(feature_map.dtype)).flatten(1)  # (n, cells)
     features = _widened(feature_map)[row].flatten(2)  # (n, c, cells)
+    share = there.view(-1, *cells).sum(inner).to(features.dtype).flatten(1)  # (n, cells); bfloat16 counts to 256
     return (features * share[:, None]).sum(2) / share.sum(1, keepdim=True)
 
 
@@ -37,8 +37,12 @@ def at_cells(feature_map: Float[Tensor, "b c *s"], cells: Int[Tensor, "b a"]) ->
 
 
 def at_places(feature_map: Float[Tensor, "b c *s"], places: Float[Tensor, "b a d"]) -> Float[Tensor, "n c"]:
-    """Features between positions, linearly; ``places`` in [-1, 1], last axis first, as ``grid_sample`` takes them."""
+    """Features between positions, linearly; ``places`` in [-1, 1], last axis first, as ``grid_sample`` takes them.
+
+    In float32 or better: rounded to bfloat16 a place would move by up to 1/512 of the map's side.
+    """
     b, a, dims = places.shape
+    feature_map = _widened(feature_map)
     grid = places.view(b, a, *(1,) * (dims - 1), dims).to(feature_map.dtype)
     # Between the last centre and the edge the border goes on; zeros there would tell edges from middles.
     spots = F.grid_sample(feature_map, grid, padding_mode="border", align_corners=False).flatten(2)
