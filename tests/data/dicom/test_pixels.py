@@ -59,3 +59,11 @@ def test_colour_is_three_channels_of_bytes(tmp_path: Path) -> None:
     found = values(tmp_path, rgb.reshape(8, 27), Rows=8, Columns=9, **tags)
     np.testing.assert_array_equal(found, rgb.transpose(2, 0, 1))
     assert found.dtype == np.uint8
+
+
+def test_padding_of_an_inverted_picture_is_as_black_as_that_of_others(tmp_path: Path) -> None:
+    stored = np.array([[4095, 100, 2000, 3000]] * 2, np.uint16)
+    tags = {"Modality": "MG", "PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 4095}
+    np.testing.assert_array_equal(values(tmp_path, stored, **tags)[0, 0], [100, 3000, 1100, 100])
+    shown = values(tmp_path, stored, WindowCenter=1500, WindowWidth=2000, **tags)[0, 0]
+    assert shown[0] == shown.min() < shown[2] < shown[1]

@@ -120,3 +120,17 @@ def test_layout_finds_uneven_steps_and_tilt() -> None:
     assert not tilted.uneven
     with pytest.raises(UserError, match="slices missing"):
         layout([cut(str(k), z) for k, z in enumerate([0.0, 2, 4, 24])])
+
+
+def test_last_digits_of_directions_do_not_move_slices_far_from_the_origin() -> None:
+    rng = np.random.default_rng(0)
+    slices = []
+    for k in range(20):
+        slant = rng.normal(0, 1e-4, 2).round(5)
+        direction = (1.0, 0.0, float(slant[0]), 0.0, 1.0, float(slant[1]))
+        slices.append(cut(f"{k:02d}", position=(-200.0, -900.0, -1500.0 + k), number=k, orientation=direction))
+    (item,), _ = stack_up(slices)
+    assert item.files == [one.file for one in slices]
+    assert item.warnings == []
+    found = layout(slices)
+    np.testing.assert_allclose(np.diff(found.heights_mm), 1.0, atol=1e-3)

@@ -77,7 +77,7 @@ def _even(array: np.ndarray, found: Layout) -> np.ndarray:
 def _volume_affine(slices: list[Slice], found: Layout, corner: np.ndarray) -> np.ndarray:
     middle = slices[len(slices) // 2]
     rows_mm, columns_mm = middle.spacing_mm
-    origin = middle.position - (middle.height_mm - found.heights_mm[0]) * middle.normal
+    origin = middle.position - (found.heights_mm[len(slices) // 2] - found.heights_mm[0]) * middle.normal
     origin = origin + corner[0] * columns_mm * middle.across + corner[1] * rows_mm * middle.down
     steps = (middle.across * columns_mm, middle.down * rows_mm, middle.normal * found.step_mm)
     lps = np.eye(4)

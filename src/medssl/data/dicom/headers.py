@@ -75,11 +75,6 @@ class Slice:
         """Unit vector along which slices are stacked."""
         return np.cross(self.across, self.down)
 
-    @property
-    def height_mm(self) -> float:
-        """Position along the normal; slices of one orientation are sorted by it."""
-        return float(np.dot(self.position, self.normal))
-
 
 def read_dicom(path: Path, **options: Any) -> pydicom.Dataset:
     """The data set of a file, also without preamble; a UserError where it is no DICOM."""

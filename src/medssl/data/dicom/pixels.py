@@ -93,12 +93,13 @@ def _gray(dataset: pydicom.Dataset, frame: int | None, raw: np.ndarray) -> np.nd
     values = _rescaled(dataset, frame, raw)
     if modality == "CT":
         values = np.maximum(values, AIR_HU)  # outside the tube scanners write anything
-    if padding.any() and not padding.all():
-        values = np.where(padding, values[~padding].min(), values)
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1" and modality not in AS_MEASURED
+    if padding.any() and not padding.all():  # black, as a viewer shows it
+        values = np.where(padding, values[~padding].max() if inverted else values[~padding].min(), values)
     if modality in X_RAY:
         shown = _windowed(dataset, values, raw)
         values = shown if np.ptp(shown) > 0 else values
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and modality not in AS_MEASURED:
+    if inverted:
         values = values.max() + values.min() - values
     return values
 

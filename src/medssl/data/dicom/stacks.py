@@ -57,9 +57,10 @@ def stack_up(slices: Iterable[Slice]) -> tuple[list[Item], list[Fault]]:
 def layout(slices: list[Slice]) -> Layout:
     """Geometry of sorted slices that have positions and one orientation; a UserError where slices are missing."""
     middle = slices[len(slices) // 2]  # stays where it is, so that a tilted stack moves least
-    heights = np.array([s.height_mm for s in slices])
     positions = np.array([s.position for s in slices])
-    rest = positions - middle.position - np.outer(heights - middle.height_mm, middle.normal)
+    # Along one normal: with its own, off in the last digits, a slice far from the origin would seem to lie elsewhere.
+    heights = positions @ middle.normal
+    rest = positions - middle.position - np.outer(heights - heights[len(slices) // 2], middle.normal)
     offsets = np.stack([rest @ middle.across, rest @ middle.down], axis=1)
     steps = np.diff(heights)
     step = float(median(sorted(steps))) if len(steps) else 0.0
@@ -197,15 +198,17 @@ def _by_position(slices: list[Slice]) -> tuple[list[Stack], list[Fault]]:
 
 
 def _piles(slices: list[Slice]) -> list[list[Slice]]:
-    """Slices by height, those at one position in one pile."""
+    """Slices by height along the normal, those at one position in one pile."""
+    normal = slices[0].normal
     piles: list[list[Slice]] = []
     last_mm = -np.inf
-    for one in sorted(slices, key=lambda s: (s.height_mm, s.number, s.file)):
-        if one.height_mm - last_mm < SAME_MM:
+    placed = [(float(np.dot(one.position, normal)), one) for one in slices]
+    for height_mm, one in sorted(placed, key=lambda p: (p[0], p[1].number, p[1].file)):
+        if height_mm - last_mm < SAME_MM:
             piles[-1].append(one)
         else:
             piles.append([one])
-        last_mm = one.height_mm
+        last_mm = height_mm
     return piles
 
 
