@@ -13,7 +13,7 @@ from medssl.data.jobs import each
 from medssl.data.measure import measure
 from medssl.data.progress import progress
 
-READING = 1  # raised when readers learn to tell more or otherwise, so that old caches are not believed
+READING = 2  # raised when readers learn to tell more or otherwise, so that old caches are not believed
 IDS = ("patient", "study", "series", "uid")
 SAVE_EVERY_S = 300.0
 FEW = 500  # headers of so few files are read here, sooner than processes start
@@ -99,10 +99,10 @@ def _headers(scans: Path, paths: list[str], workers: int) -> Iterable[dict[str, 
             if not isinstance(outcome, BaseException):
                 yield outcome
                 continue
-            for path in jobs[position][1]:  # one of them took its process down: each by itself
-                for _, alone in each(read_headers, [(str(scans), [path])] * 1, workers=workers):
-                    bad = _crashed(path, alone) if isinstance(alone, BaseException) else None
-                    yield {path: {"fault": [bad.what, bad.how_to_fix]}} if bad else alone
+            chunk = jobs[position][1]  # one of them took its process down: each by itself, never in this one
+            for k, alone in each(read_headers, [(str(scans), [path]) for path in chunk], workers=workers, apart=True):
+                bad = _crashed(chunk[k], alone) if isinstance(alone, BaseException) else None
+                yield {chunk[k]: {"fault": [bad.what, bad.how_to_fix]}} if bad else alone
 
 
 def _crashed(file: str, error: BaseException) -> Fault:

@@ -18,16 +18,22 @@ CRASHED = UserError("reading it kills the process", fix="leave the file out, or 
 
 
 def each(
-    function: Callable[[Any], Any], jobs: Sequence[Any], *, workers: int = 0, cluster: str | None = None
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    *,
+    workers: int = 0,
+    cluster: str | None = None,
+    apart: bool = False,
 ) -> Iterator[Outcome]:
     """Yield (position, result or exception) as jobs finish. ``workers`` 0 takes one a core; 1 stays in this process.
 
+    ``apart``: in processes of their own also where one would do.
     A job that takes its process down (a crash in a C library, the memory killer) is found out and named.
     """
     workers = min(workers or cores(), len(jobs))
     if cluster is not None:
         yield from _on_cluster(function, jobs, cluster)
-    elif workers <= 1:
+    elif workers <= 1 and not apart:
         single_threaded()
         for position, job in enumerate(jobs):
             yield position, _attempt(function, job)
