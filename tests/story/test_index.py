@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from medssl.cli import main
@@ -196,3 +197,14 @@ def test_odd_files_that_hold_an_image_are_used(shared_data: Path, folder: str) -
         if not any("facts" in result for result in results) and not any(n in w for w in whats for n in NOT_USED):
             unread[row["path"]] = whats
     assert set(unread) <= {"dicom/pydd__JLSL_08_07_0_1F.dcm"}  # 7-bit JPEG-LS: neither GDCM nor ITK decodes it
+
+
+def test_new_voxels_beside_an_old_header_are_noticed(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for k in range(2):
+        sitk.WriteImage(sitk.GetImageFromArray(noise(k, 9, 10, 11)), scans / f"{k}.mhd")
+    before, _ = index(scans, tmp_path / "out")
+    (scans / "1.raw").write_bytes(noise(5, 9, 10, 11).tobytes())
+    after, _ = index(scans, tmp_path / "out")
+    assert [a == b for a, b in zip(after["hash"], before["hash"], strict=True)] == [True, False]

@@ -160,3 +160,17 @@ def test_real_hippocampi(shared_data: Path, tmp_path: Path) -> None:
         wanted = np.asarray(nib.load(scans / store.items["mask_path"][row]).dataobj)
         np.testing.assert_array_equal(store.place_back(row, store.read_mask(row)).array[0], wanted)
         assert 0.2 < store.normalised(row).mean() < 0.8
+
+
+def test_a_corrected_header_is_prepared_anew(tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    for k in range(2):
+        write_nifti(scans / f"{k}.nii", np.abs(noise(k, 12, 13, 14)))
+    index(scans, out)
+    run(Prepare(data=out, workers=1))
+    before = written(out)
+    write_nifti(scans / "1.nii", np.abs(noise(1, 12, 13, 14)), np.diag([2.0, 2, 3, 1]))  # the same voxels, elsewhere
+    index(scans, out)
+    run(Prepare(data=out, workers=1))
+    assert sum(written(out)[name] != before[name] for name in before) == 1
+    assert Store(out).shapes.tolist() == [[12, 13, 14], [24, 26, 42]]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,15 @@ def stamp(row: dict[str, Any], plan: Plan, root: Path) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def finished(store: Path, item: str, wanted: str) -> dict[str, Any] | None:
-    """The record of an item whose stored scan is whole and has this stamp."""
+def finished(store: Path, row: dict[str, Any], wanted: str) -> dict[str, Any] | None:
+    """The record of a row of the index whose stored scan is whole, has this stamp and was made from this affine."""
+    item = row["item"]
     about = arrays.describe(store / item)
     if about is None or about["record"]["stamp"] != wanted:
+        return None
+    # The stamp does not know where voxels lie: the same ones, after a header was corrected, are another scan.
+    made_from = json.loads(about["record"]["grid"])["file_affine"]
+    if not all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(made_from, row["affine"], strict=True)):
         return None
     mask = arrays.describe(store / f"{item}.mask") if about["record"]["has_mask"] else about["record"]
     return about["record"] if mask is not None and mask["stamp"] == wanted else None

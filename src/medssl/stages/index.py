@@ -22,6 +22,8 @@ from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Index
 
 Row = dict[str, Any]
+HEADERS = (".hdr", ".mhd", ".nhdr")  # of voxels in a file beside them
+VOXELS = (".img", ".raw", ".zraw", ".raw.gz")
 
 
 def run(options: Index) -> Path:
@@ -117,7 +119,9 @@ def _stamp(scans: Path, found: list[Found]) -> Callable[[str], str]:
 
     def stamp(path: str) -> str:
         if path in known:
-            return known[path]
+            stem = path.rpartition(".")[0] if path.lower().endswith(HEADERS) else None
+            beside = [] if stem is None else [known[stem + end] for end in VOXELS if stem + end in known]
+            return "|".join([known[path], *beside])
         try:  # a mask outside the folder of scans
             about = (scans / path).stat()
         except OSError:

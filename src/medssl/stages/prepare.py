@@ -39,7 +39,7 @@ def run(options: Prepare) -> Path:
         plan = _plan(options, frame)
         rows = frame.filter(pl.col("dims") == plan.dims).to_dicts()
         wanted = {row["item"]: stamp(row, plan, root) for row in rows}
-        records = {item: finished(data / "store", item, mark) for item, mark in wanted.items()}
+        records = {row["item"]: finished(data / "store", row, wanted[row["item"]]) for row in rows}
         todo = [row for row in rows if records[row["item"]] is None]
         _tell_plan(plan, data, len(rows), len(todo))
         if len(rows) < len(frame):
@@ -114,7 +114,7 @@ def _register(options: Prepare) -> None:
 def _prepare(job: tuple[Row, Path, Path, Plan, str]) -> Row:
     """Prepare a scan; one that a lost worker finished before it could tell is taken as it is."""
     row, _, store, _, mark = job
-    return finished(store, row["item"], mark) or prepare_item(*job)
+    return finished(store, row, mark) or prepare_item(*job)
 
 
 def _notes(rows: list[Row], records: dict[str, Row | None]) -> list[Fault]:
