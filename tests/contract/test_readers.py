@@ -162,3 +162,28 @@ def test_a_row_whose_file_is_gone_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mask not found"):
         read_mask({"reader": "nifti", "files": ["a.nii"], "mask_path": "gone.nii"}, tmp_path)
     assert read_mask({"mask_path": None}, tmp_path) is None
+
+
+def test_medmnist_without_the_images_of_a_split_gives_the_others(tmp_path: Path) -> None:
+    scans, rng = tmp_path / "scans", np.random.default_rng(0)
+    scans.mkdir()
+    arrays = {"train_images": rng.integers(0, 255, (4, 28, 28), np.uint8), "train_labels": np.arange(4)[:, None] % 2}
+    hidden = {"val_images": np.zeros((0, 28, 28), np.uint8), "val_labels": np.zeros((0, 1)), "test_labels": np.ones(3)}
+    np.savez(scans / "a.npz", **arrays, **hidden)
+    frame, _ = index(scans, tmp_path / "out")
+    assert frame["label.label"].to_list() == ["0", "1", "0", "1"]
+    np.savez(scans / "a.npz", **arrays | {"train_labels": np.ones(8)})  # never two labels an image
+    with pytest.raises(UserError, match="no usable scan"):
+        index(scans, tmp_path / "out")
+
+
+def test_a_palette_of_colours_only_shows_the_labels_of_a_mask(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (9, 8), np.uint8)
+    for name, palette, there in (("c", [0, 0, 0, 128, 0, 0, 0, 128, 0], labels), ("g", [0] * 3 + [9] * 6, labels > 0)):
+        image = Image.fromarray(labels)
+        image.putpalette(palette)
+        image.save(tmp_path / f"{name}.png")
+        row = {"mask_path": f"{name}.png", "shape": (9, 8), "affine": np.eye(4).ravel()}
+        mask = read_mask(row, tmp_path)
+        assert mask is not None
+        np.testing.assert_array_equal(mask.array[0], there * (1 if name == "c" else 9))

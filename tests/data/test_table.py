@@ -83,3 +83,15 @@ def test_known_columns_are_found_however_they_are_capitalised(tmp_path: Path) ->
     )
     assert table.labels == ["Lesion"]
     assert table.row(["a.png"])["patient_id"] == "1"
+
+
+def test_columns_without_a_name_and_rows_without_a_value_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pandas.csv").write_text(",path,label\n0,a.png,x\n1,b.png,y\n")
+    table = read_table(tmp_path / "pandas.csv", tmp_path)
+    assert (table.labels, table.row(["b.png"])["label"]) == (["label"], "y")
+    (tmp_path / "sheet.csv").write_bytes(b"path;label;;\r\na.png;x;;\r\n;;;\r\n;;;;;\r\n")
+    table = read_table(tmp_path / "sheet.csv", tmp_path)
+    assert (table.labels, list(table.by_path)) == (["label"], ["a.png"])
+    (tmp_path / "more.csv").write_text("path;label\na.png;x;z\n")
+    with pytest.raises(UserError, match="more values than columns"):
+        read_table(tmp_path / "more.csv", tmp_path)

@@ -19,8 +19,9 @@ def npz_items(path: Path, name: str) -> list[Item]:
     items: list[Item] = []
     for split in SPLITS:
         shape = _shapes(path).get(f"{split}_images")
-        labels = _labels(path, split, shape[0] if shape else 0)
-        for row in range(shape[0] if shape else 0):
+        rows = shape[0] if shape else 0
+        labels = _labels(path, split, rows) if rows else {}  # MedMNIST-like files may keep labels of images they hide
+        for row in range(rows):
             named = {column: str(values[row]) for column, values in labels.items()}
             items.append(Item("npz", [name], member=len(items), split=split, labels=named))
             if shape is not None and _is_volume(shape):
@@ -51,7 +52,11 @@ def _labels(path: Path, split: str, rows: int) -> dict[str, np.ndarray]:
     """A column per label; one that is alone is called label."""
     if f"{split}_labels" not in _shapes(path):
         return {}
-    values = _array(str(path), f"{split}_labels", path.stat().st_mtime_ns).reshape(rows, -1)
+    values = _array(str(path), f"{split}_labels", path.stat().st_mtime_ns)
+    if values.shape[:1] != (rows,):
+        told = f"{split}_labels has shape {values.shape} for {rows} images"
+        raise UserError(told, fix="save a row of labels for each image")
+    values = values.reshape(rows, -1)
     names = ["label"] if values.shape[1] == 1 else [f"label_{i}" for i in range(values.shape[1])]
     return {name: values[:, i] for i, name in enumerate(names)}
 

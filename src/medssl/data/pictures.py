@@ -20,8 +20,11 @@ def check_picture(path: Path) -> None:
         raise UserError(f"{pages} pages in one file", fix=fix)
 
 
-def read_picture(path: Path) -> Volume:
-    """The image, (1 or 3, H, W), as a viewer would show it: palettes resolved, turned by its EXIF tag."""
+def read_picture(path: Path, labels: bool = False) -> Volume:
+    """The image, (1 or 3, H, W), as a viewer would show it: palettes resolved, turned by its EXIF tag.
+
+    ``labels``: of a mask; a palette of colours then only shows its labels, which are the numbers of the colours.
+    """
     check_picture(path)
     with _opened(path) as image:
         try:
@@ -29,9 +32,16 @@ def read_picture(path: Path) -> Volume:
             upright = ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise UserError(f"broken pixels: {error}", fix="copy or export the file again") from None
-        array = np.asarray(upright if upright.mode in GRAY else upright.convert(_plain_mode(upright.mode)))
+        plain = upright.mode in GRAY or (labels and _is_coloured(upright))
+        array = np.asarray(upright if plain else upright.convert(_plain_mode(upright.mode)))
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return Volume(array, np.eye(4))
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    """True for a palette of more than greys."""
+    colours = np.reshape(image.getpalette("RGB") or [0], (-1, 3)) if image.mode == "P" else np.zeros((1, 3))
+    return bool((colours != colours[:, :1]).any())
 
 
 def _plain_mode(mode: str) -> str:

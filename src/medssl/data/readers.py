@@ -52,7 +52,7 @@ def read_mask(row: Mapping[str, Any], root: Path) -> Volume | None:
     if kind not in ("nifti", "itk", "picture"):
         raise UserError("no reader for this mask", path, "save it as NIfTI, NRRD, MHA or PNG")
     try:
-        mask = _load({"reader": kind, "files": [path.name]}, path.parent)
+        mask = _load({"reader": kind, "files": [path.name]}, path.parent, labels=True)
         labels = labels_of(mask, lossy=path.suffix.lower() in (".jpg", ".jpeg"))
         if row.get("shape") is not None and row.get("affine") is not None:
             return fitted(labels, tuple(row["shape"]), np.reshape(row["affine"], (4, 4)), _planar)
@@ -105,7 +105,7 @@ def _whole(array: np.ndarray) -> bool:
     return bool((sample == np.rint(sample)).all() and (array == np.rint(array)).all())
 
 
-def _load(row: Mapping[str, Any], root: Path) -> Volume:
+def _load(row: Mapping[str, Any], root: Path, labels: bool = False) -> Volume:
     # Imported when used: a folder of PNG needs neither pydicom nor ITK, and each costs a worker's start.
     path = root / row["files"][0]
     if row["reader"] == "nifti":
@@ -119,7 +119,7 @@ def _load(row: Mapping[str, Any], root: Path) -> Volume:
     if row["reader"] == "picture":
         from medssl.data.pictures import read_picture
 
-        return read_picture(path)
+        return read_picture(path, labels)
     if row["reader"] == "npz":
         from medssl.data.npz import read_npz
 

@@ -101,11 +101,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=separator, strict=False)
         header = [_column(name) for name in reader.fieldnames or []]
-        twice = sorted({name for name in header if header.count(name) > 1})
+        twice = sorted({name for name in header if name and header.count(name) > 1})
         if twice:
             raise UserError(f"two columns named {', '.join(twice)}", path, "rename one")
         reader.fieldnames = header
-        return [_row(row, reader.line_num, path) for row in reader]
+        return [_row(row, reader.line_num, path) for row in reader if _says_something(row)]
     except csv.Error as error:
         raise UserError(f"not a CSV table: {error}", path, "save it as CSV in UTF-8") from None
 
@@ -116,11 +116,18 @@ def _column(name: str) -> str:
     return name.lower() if name.lower() in COLUMNS else name
 
 
+def _says_something(row: dict) -> bool:
+    """False for a line of nothing but separators, as spreadsheets leave them below a table."""
+    cells = [*(row.get(None) or []), *(value or "" for name, value in row.items() if name)]
+    return any(cell.strip() for cell in cells)
+
+
 def _row(row: dict, number: int, path: Path) -> dict[str, str]:
-    if None in row:
+    """Values of the columns that have a name: pandas writes row numbers into one without, spreadsheets nothing."""
+    if any(cell.strip() for cell in row.get(None) or []):
         fix = "quote values that hold a separator"
         raise UserError("more values than columns", f"{path}, row {number}", fix)
-    return {"#": str(number)} | {name: value or "" for name, value in row.items()}
+    return {"#": str(number)} | {name: value or "" for name, value in row.items() if name}
 
 
 def _relative(name: str, folder: Path, scans: Path) -> str:
