@@ -98,3 +98,22 @@ def test_four_axes_are_refused_with_a_fix(tmp_path: Path) -> None:
     assert "3-D file" in str(error.value.fix)
     nib.save(nib.Nifti1Image(noise(0, 4, 4, 4, 1), np.eye(4)), tmp_path / "b.nii")
     assert read_header(tmp_path / "b.nii").shape == (4, 4, 4)
+
+
+def test_a_damaged_gzip_is_told_wherever_it_was_struck(tmp_path: Path) -> None:
+    """Also where the damaged bytes still unpack to as many others: only the check at the end of the stream tells."""
+    nib.save(nib.Nifti1Image(noise(0, 9, 9, 9), np.eye(4)), tmp_path / "whole.nii")
+    packed = gzip.compress((tmp_path / "whole.nii").read_bytes())
+    for place in range(250, len(packed) - 8, 37):
+        (tmp_path / "a.nii.gz").write_bytes(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :])
+        with pytest.raises(UserError, match=r"broken gzip stream|truncated"):
+            read_nifti(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0" * 512, b"padding"])
+def test_what_lies_behind_a_gzip_stream_does_not_matter(tmp_path: Path, behind: bytes) -> None:
+    nib.save(nib.Nifti1Image(noise(0, 9, 9, 9), np.eye(4)), tmp_path / "whole.nii")
+    (tmp_path / "a.nii.gz").write_bytes(
+        gzip.compress((tmp_path / "whole.nii").read_bytes() + b"extra"[: len(behind)]) + behind
+    )
+    np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii.gz").array[0], noise(0, 9, 9, 9))

@@ -19,6 +19,7 @@ TYPES |= {1024: "i8", 1280: "u8", 2304: "4u1"}  # 128 is RGB, 2304 RGBA
 COLOURS = (128, 2304)
 MM = {1: 1000.0, 3: 0.001}  # xyzt_units: metre, micron; all else is taken as mm, as most programs do
 CUT_SHORT = "copy the file again; it was cut short on the way"
+DAMAGED = "copy the file again; it was cut short or damaged on the way"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _voxels(path: Path, header: Header) -> np.ndarray:
     count = int(np.prod(header.shape))
     data = path.with_suffix(".img") if path.suffix == ".hdr" else path
     try:
-        raw = _bytes(data, header.offset + count * header.dtype.itemsize)
+        raw = _bytes(data, header.offset + count * header.dtype.itemsize, checked=True)
     except FileNotFoundError:
         raise UserError(f"its voxel file {data.name} is missing", fix="put both files side by side") from None
     have = (len(raw) - header.offset) // header.dtype.itemsize
@@ -100,24 +101,30 @@ def _voxels(path: Path, header: Header) -> np.ndarray:
     return array.astype(header.dtype.newbyteorder("="), copy=False)
 
 
-def _bytes(path: Path | str, count: int) -> bytes:
-    """The first ``count`` bytes, unpacked; fewer where the file ends before."""
+def _bytes(path: Path | str, count: int, checked: bool = False) -> bytes:
+    """The first ``count`` bytes, unpacked; fewer where the file ends before.
+
+    ``checked``: a gzip stream is read to its end, where it says whether all before is what was written.
+    """
     with open(path, "rb") as handle:  # noqa: PTH123 (a Path costs more than the header)
         if handle.peek(2)[:2] != b"\x1f\x8b":
             return handle.read(count)
-        unpacker, parts, length = zlib.decompressobj(31), [], 0
-        chunk = min(max(count, 1024), 1 << 22)
-        while length < count and (packed := handle.read(chunk)):
-            try:
-                while packed and length < count:
-                    part = unpacker.decompress(packed, count - length)
-                    parts.append(part)
-                    length += len(part)
-                    packed = unpacker.unconsumed_tail
-                    if unpacker.eof:  # a file may hold several gzip members
-                        packed, unpacker = unpacker.unused_data, zlib.decompressobj(31)
-            except zlib.error as error:
-                raise UserError(f"broken gzip stream: {error}", fix=CUT_SHORT) from None
+        unpacker, parts, length, packed = zlib.decompressobj(31), [], 0, b""
+        chunk, inside = min(max(count, 1024), 1 << 22), False  # a gzip member: a file may hold several
+        try:
+            while (length < count or (checked and inside)) and (packed := packed or handle.read(chunk)):
+                if not inside and packed[:1] != b"\x1f":  # padding behind the last member
+                    break
+                part = unpacker.decompress(packed, count - length if length < count else chunk)
+                parts += [part] if length < count else []
+                length += len(part)
+                packed, inside = unpacker.unconsumed_tail, not unpacker.eof
+                if not inside:
+                    packed, unpacker = unpacker.unused_data, zlib.decompressobj(31)
+        except zlib.error as error:
+            raise UserError(f"broken gzip stream: {error}", fix=DAMAGED) from None
+        if checked and inside and length >= count:
+            raise UserError("broken gzip stream: it has no end", fix=DAMAGED)
     return b"".join(parts)
 
 
