@@ -94,3 +94,16 @@ def test_a_first_command_that_went_wrong_may_be_corrected(tmp_path):
     record.settle(tmp_path, described(), TABLES)
     record.settle(tmp_path, described(data={"hash": "other"}), TABLES)
     assert record.stored(tmp_path)["data"] == {"hash": "other"}
+
+
+def test_only_what_has_learnt_something_binds_what_follows(tmp_path):
+    record.settle(tmp_path, described(), TABLES)
+    assert record.stored(tmp_path)["machine"] and record.begun(tmp_path) == {}
+    files.write_text(tmp_path / checkpoint.NAME, "weights")
+    assert record.begun(tmp_path)["machine"] == {"threads": 2}
+
+
+def test_what_an_older_medssl_did_not_tell_of_the_data_is_not_compared(run):
+    record.settle(run, described(data={"hash": "abc", "scans": "x"}), TABLES)
+    with pytest.raises(UserError, match="data hash: abc → other"):
+        record.settle(run, described(data={"hash": "other", "scans": "x"}), TABLES)

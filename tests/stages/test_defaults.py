@@ -61,13 +61,21 @@ def test_what_a_person_gives_wins():
 
 def test_a_run_keeps_what_was_chosen_when_it_began(monkeypatch):
     before = {"options": {"steps": 11}, "model": {"width": 64}, "loop": {"batch": 5}}
-    monkeypatch.setattr(record, "stored", lambda out: before)
+    monkeypatch.setattr(record, "begun", lambda out: before)
     options, choices = settled(500)
     assert (options.steps, options.loop.batch, options.model.width) == (11, 5, 64)
     assert {choice.why for choice in choices} == {"chosen when the run began"}
     del before["model"]["width"]  # begun on a large GPU: TOML leaves None out
     options, choices = settled(500)
     assert options.model.width is None and {choice.why for choice in choices} == {"chosen when the run began"}
+
+
+def test_a_command_that_ended_before_it_learnt_anything_leaves_nothing_behind(tmp_path):
+    tables = {"options": {"steps": 11}, "model": {"width": 64}, "loop": {"batch": 5}}
+    record.settle(tmp_path, tables, tables)
+    options, choices = settled(500, out=tmp_path)
+    assert (options.steps, options.loop.batch, options.model.width) == (1_000, 64, 16)
+    assert "chosen when the run began" not in {choice.why for choice in choices}
 
 
 def test_explain_says_every_reason_and_trains_nothing(tmp_path, capsys):

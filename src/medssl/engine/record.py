@@ -70,6 +70,11 @@ def learnt(run: Path) -> bool:
     return finished(run) or (run / CHECKPOINT).exists()
 
 
+def begun(run: Path) -> dict[str, Any]:
+    """The record of a run that has learnt something, which holds for the rest of it; empty before."""
+    return stored(run) if learnt(run) else {}
+
+
 def settle(run: Path, record: Mapping[str, Any], fixed: Collection[str], free: Collection[str] = FREE) -> None:
     """Write the record of a new run; for an old one refuse other values in the tables ``fixed``, all at once.
 
@@ -90,7 +95,8 @@ def _differences(
     found = []
     for table in fixed:
         old, new = _plain(before.get(table)), _plain(now.get(table))
-        names = sorted({*old, *new}.difference(free))
+        # What is told of the data has grown: of an older run, what was told then is compared.
+        names = sorted(({*old} if table == "data" else {*old, *new}).difference(free))
         both = [(n, value_in(old, n), value_in(new, n)) for n in names]
         found += [f"{_label(table, n)}: {was} → {is_now}" for n, was, is_now in both if was != is_now]
     if found:

@@ -36,10 +36,11 @@ class Choice:
 def settled(options: Pretrain, store: Store, rows: Sequence[int]) -> tuple[Pretrain, list[Choice]]:
     """The options with every question answered for these scans, and the reasons.
 
-    What was chosen for the first part of a run holds for the rest of it, whatever machine goes on.
+    What was chosen for the first part of a run holds for the rest of it, whatever machine goes on; a command that ended
+    before anything was learnt leaves nothing behind.
     """
     images, dims, gpu = len(rows), store.plan.dims, memory_gib(options.loop.device)
-    kept = _before(record.stored(options.out))
+    kept = _before(record.begun(options.out))
     choices: list[Choice] = []
 
     def answer(option: str, value: Any, why: str) -> Any:

@@ -28,6 +28,7 @@ from medssl.engine.parts import Parts
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, raise_all
 from medssl.networks.weights import export_state
+from medssl.report.facts import digest
 from medssl.stages.finetune_score import Score, test, validate
 from medssl.stages.finetune_setup import Setup, build, set_up
 from medssl.stages.limits import out_of_range
@@ -47,7 +48,7 @@ def run(options: Finetune) -> Path:
     folder = options.out
     _check(options)
     setup = set_up(options)
-    before, loop = record.stored(folder).get("machine", {}), options.loop
+    before, loop = record.begun(folder).get("machine", {}), options.loop
     hardware = machine.choose(loop.device, before.get("precision", loop.precision), before.get("threads", loop.threads))
     with files.locked(folder, "RUN"):
         record.settle(folder, _record(options, setup, hardware), FIXED)
@@ -222,7 +223,14 @@ def _record(options: Finetune, setup: Setup, hardware: machine.Machine) -> dict[
         "model": to_table(setup.config),
         "optim": to_table(options.optim),
         "loop": to_table(options.loop),
-        "data": {"hash": setup.store.hash},
+        "data": {"hash": setup.store.hash, "subset": _subset_hash(setup)},
         "machine": vars(hardware),
         "versions": machine.versions(),
     }
+
+
+def _subset_hash(setup: Setup) -> str:
+    """Of who is learnt from, validated and tested on, with the truth about them: labels and splits may change."""
+    images, truth = setup.store.items["hash"], setup.truth.matrix
+    parts = [(part, row) for part in ("train", "val", "test") for row in getattr(setup.subset, part)]
+    return digest(f"{part} {images[row]} {truth[row].astype('<f4').tobytes().hex()}" for part, row in parts)

@@ -28,6 +28,7 @@ from medssl.evaluate.modality import by_mean_intensity
 from medssl.loading import WEIGHTS
 from medssl.networks.norms import synchronise
 from medssl.networks.pyramid import Pyramid
+from medssl.report.facts import digest
 from medssl.stages.configure import method_config, optim_of
 from medssl.stages.defaults import OPEN, explained, settled
 from medssl.stages.export import CARD, write_embedding, write_encoder, write_samples
@@ -144,7 +145,7 @@ def training_rows(store: Store, transductive: bool) -> list[int]:
 
 def _hardware(options: Pretrain) -> machine.Machine:
     """What ``auto`` chose for the first part of a run holds for the rest of it."""
-    loop, before = options.loop, record.stored(options.out).get("machine", {})
+    loop, before = options.loop, record.begun(options.out).get("machine", {})
     precision = before.get("precision", loop.precision) if loop.precision == "auto" else loop.precision
     return machine.choose(loop.device, precision, loop.threads or before.get("threads", 0))
 
@@ -177,7 +178,7 @@ def make_job(
 
 def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: Store, rows: list[int]) -> dict[str, Any]:
     """run.toml: everything the result depends on; no paths and no ids."""
-    patients = store.items["patient"][rows].n_unique()
+    patients, scans = store.items["patient"][rows].n_unique(), digest(store.items["hash"][rows])
     given = {name: value for name in CHOSEN if (value := getattr(options, name))} | probing(options)
     return {
         "verb": "pretrain",
@@ -186,7 +187,7 @@ def _record(options: Pretrain, config: Any, hardware: machine.Machine, store: St
         "model": to_table(config),
         "optim": to_table(optim_of(options)),
         "loop": to_table(options.loop),
-        "data": {"hash": store.hash, "images": len(rows), "patients": patients},
+        "data": {"hash": store.hash, "images": len(rows), "patients": patients, "scans": scans},
         "machine": vars(hardware),
         "versions": machine.versions(),
     }
