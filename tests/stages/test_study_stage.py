@@ -14,13 +14,16 @@ from safetensors.torch import save_file
 
 from medssl.config import ModelConfig
 from medssl.data.store import Store
+from medssl.engine import checkpoint
+from medssl.engine.record import settle
 from medssl.errors import UserError
-from medssl.files import read_json, read_toml, write_json, write_toml
+from medssl.files import read_json, read_toml, write_json, write_text, write_toml
 from medssl.networks.pyramid import build_encoder
 from medssl.networks.weights import export_state
 from medssl.stages import index, phantom, prepare, study
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.study import Study
+from medssl.stages.options.train import Finetune
 from medssl.stages.recipe import read_recipe
 from medssl.stages.study_defaults import answered
 
@@ -217,6 +220,17 @@ def test_a_study_that_was_killed_does_not_mix_two_truths(data, tmp_path, stand, 
     frame.with_columns(pl.col("label.lesion").reverse()).write_parquet(mine / "index.parquet")
     with pytest.raises(UserError, match=r"changed since .* runs began: other scans, labels or seeds"):
         study.run(options(mine, tmp_path / "s"))
+
+
+def test_a_run_goes_on_with_its_threads_whatever_jobs_run_beside_it(tmp_path):
+    """Otherwise the same study with other --jobs, after Ctrl-C, is refused for every run that was under way."""
+    job = Finetune(task="classify", data=tmp_path, out=tmp_path / "run")
+    settle(job.out, {"loop": {"threads": 3}}, ("loop",))
+    assert study._threaded(job, 1).loop.threads == 0  # it had learnt nothing
+    write_text(job.out / checkpoint.NAME, "weights")
+    assert [study._threaded(job, jobs).loop.threads for jobs in (1, 2)] == [3, 3]
+    given = replace(job, loop=replace(job.loop, threads=1))
+    assert study._threaded(given, 2) == given
 
 
 def test_a_given_encoder_is_compared_with_scratch_of_its_own_network(data, tmp_path):

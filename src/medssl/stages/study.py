@@ -17,7 +17,7 @@ from medssl.data.content import Contents
 from medssl.data.jobs import cores, each
 from medssl.data.progress import progress
 from medssl.data.store import Store
-from medssl.engine.record import finished
+from medssl.engine.record import begun, finished
 from medssl.errors import UserError
 from medssl.evaluate.compare import BASELINE
 from medssl.report.facts import fingerprint
@@ -130,10 +130,11 @@ def _finetune(task: tuple[Finetune, Path]) -> None:
 
 
 def _threaded(job: Finetune, jobs: int) -> Finetune:
-    """Runs side by side share the cores; a number that the recipe gives is kept."""
-    if jobs == 1 or job.loop.threads:
+    """Runs side by side share the cores; a number that the recipe gives is kept, and one that a run began with."""
+    if job.loop.threads:
         return job
-    return replace(job, loop=replace(job.loop, threads=cores(jobs)))
+    threads = begun(job.out).get("loop", {}).get("threads", cores(jobs) if jobs > 1 else 0)
+    return replace(job, loop=replace(job.loop, threads=threads))
 
 
 def _anywhere(job: Finetune) -> Finetune:
