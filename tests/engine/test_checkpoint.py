@@ -1,6 +1,7 @@
 """A state on disk: bit-equal when it comes back, whole or absent, never one that holds NaN."""
 
 import errno
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -82,6 +83,24 @@ def test_a_damaged_file_is_named(tiny, fabric, tmp_path, content):
     path.write_bytes(path.read_bytes()[:1000] if content is None else content)
     with pytest.raises(UserError, match=r"cannot be read.*state\.pt.*delete it"):
         checkpoint.load(tmp_path, method, make_optimizer(method), fabric)
+
+
+def test_want_of_memory_is_not_told_as_damage(tiny, fabric, tmp_path, monkeypatch):
+    """Whoever is told so deletes a good checkpoint."""
+    method = tiny()
+    checkpoint.save(tmp_path, method, make_optimizer(method), fabric, 1)
+    monkeypatch.setattr(torch, "load", Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        checkpoint.load(tmp_path, method, make_optimizer(method), fabric)
+
+
+def test_a_folder_that_cannot_be_written_to_is_not_told_as_a_full_disk(tiny, fabric, tmp_path, monkeypatch):
+    method = tiny()
+    refused = OSError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(type(tmp_path), "touch", Mock(side_effect=refused))
+    with pytest.raises(OSError) as caught:
+        checkpoint.save(tmp_path, method, make_optimizer(method), fabric, 1)
+    assert caught.value.errno == errno.EACCES
 
 
 def test_a_full_disk_leaves_the_old_state_and_nothing_half_written(tiny, fabric, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from torch import nn
 from medssl import files
 from medssl.engine.fit import REMEDY, NonFinite
 from medssl.engine.optim import load_state
+from medssl.engine.parts import exhausted
 from medssl.errors import UserError
 
 NAME = "checkpoint/state.pt"
@@ -71,6 +72,7 @@ def save(
         "extra": dict(extra or {}),
     }
     with files.atomic(run / NAME) as temporary:
+        temporary.touch()  # a folder that cannot be written to says so here, by its number
         try:
             torch.save(state, temporary)
         except RuntimeError as error:
@@ -88,7 +90,9 @@ def load(run: Path, module: nn.Module, optimizer: torch.optim.Optimizer, fabric:
         files.check_format(state, path)
         model, precision, step, extra = (state[key] for key in ("model", "precision", "step", "extra"))
         moments = state["optimizer"]
-    except (RuntimeError, EOFError, KeyError, ValueError, UnpicklingError):
+    except (RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+        if exhausted(error):  # the file is whole
+            raise
         raise UserError("the checkpoint is damaged and cannot be read", path, "delete it to begin anew") from None
     try:
         module.load_state_dict(model)
