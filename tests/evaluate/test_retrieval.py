@@ -68,6 +68,15 @@ def test_a_constant_embedding_scores_as_chance_does() -> None:
     assert table["median_rank"]["value"] == pytest.approx(table["median_rank"]["chance"], abs=0.5)
 
 
+def test_chance_counts_patients_as_the_score_does() -> None:
+    """A patient of four studies has fewer candidates, and asks four times: chance once was a mean over queries."""
+    same = Samples(np.ones((9, 3)), np.arange(9), np.array([0, 0, 0, 0, 1, 2, 3, 4, 5]))
+    table = retrieval(same, same)
+    assert table["r@1"]["value"] == pytest.approx((1 / 6 + 5 / 9) / 6)
+    for name in (*(f"r@{k}" for k in KS), "median_rank"):
+        assert table[name]["chance"] == pytest.approx(table[name]["value"])
+
+
 def test_chance_is_what_random_embeddings_score() -> None:
     rng, scores, chance = stream(0, "random"), [], 0.0
     for _ in range(60):

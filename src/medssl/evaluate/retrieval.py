@@ -91,13 +91,17 @@ def retrieval(query: Samples, gallery: Samples, seed: int = 0) -> dict[str, Any]
     about = {"queries": len(found.query), "patients": len(names), "candidates": float(np.median(found.candidates))}
     scores = {f"r@{k}": _recall(found, k, codes, len(names), seed) for k in KS}
     middle = PatientMedian(found.expected(), codes, len(names))
-    rank = _judged(middle, seed, float(found.candidates.max())) | {"chance": float(np.median(found.chance_rank()))}
+    by_chance = PatientMedian(found.chance_rank(), codes, len(names))(np.ones((1, len(names))))
+    rank = _judged(middle, seed, float(found.candidates.max())) | {"chance": float(by_chance[0])}
     return about | scores | {"median_rank": rank}
 
 
 def _recall(found: Ranks, k: int, codes: np.ndarray, patients: int, seed: int) -> dict[str, Any]:
-    score = _judged(PatientMean(found.recall(k)[:, None], codes.tolist(), patients), seed, 1.0)
-    chance = float(found.chance_recall(k).mean())
+    of_value, of_chance = (
+        PatientMean(hits[:, None], codes.tolist(), patients) for hits in (found.recall(k), found.chance_recall(k))
+    )
+    score = _judged(of_value, seed, 1.0)
+    chance = float(of_chance(np.ones((1, patients)))[0])  # over patients as the value: some ask more often than others
     if score["value"] in (0.0, 1.0) and chance < 1:
         # All patients alike: a bootstrap would be sure of it. Clopper and Pearson's bound of none in so many is not.
         reach = 1 - 0.025 ** (1 / patients)
