@@ -121,7 +121,7 @@ def _result(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) 
         blocks.append(
             Figure(
                 figures.differences(verdict, metric, colour),
-                f"Same subsets, same test patients. The grey zone is ±{margin}: an interval within it is no help.",
+                f"Same subsets, same test patients. Grey: ±{margin}; an interval within it that holds zero is no help.",
                 wide=True,
                 full=not few,
             )
