@@ -119,11 +119,42 @@ def test_a_mask_of_another_shape_is_a_problem_its_image_is_not(scans: Path, tmp_
     assert "mask not found" in found["m2.nii"]
 
 
-def test_labels_for_unknown_scans_are_listed(scans: Path, tmp_path: Path) -> None:
+def test_labels_for_unknown_scans_are_listed(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_table(scans / "labels.csv", [{"path": "good0.nii.gz", "label": "a"}, {"path": "lost.nii.gz", "label": "b"}])
     frame, found = index(scans, tmp_path / "out")
     assert frame["label.label"].to_list() == ["a", None, None, None]
     assert found == {"labels.csv, row 3": "no scan for 'lost.nii.gz'"}
+    assert "warning: 1 of 2 rows of labels.csv fit no scan, so their labels are not used" in capsys.readouterr().out
+
+
+def _one_patient_in_all(scans: Path) -> None:
+    write_table(scans / "labels.csv", [{"path": f"good{k}.nii.gz", "patient_id": "one"} for k in range(4)])
+
+
+def test_patients_that_are_named_late_draw_the_split_anew_while_nothing_is_prepared(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before, _ = index(scans, tmp_path / "out")
+    assert before["split"].n_unique() > 1
+    _one_patient_in_all(scans)
+    after, found = index(scans, tmp_path / "out")
+    assert after["split"].to_list() == ["train"] * 4
+    assert not found
+    assert capsys.readouterr().out.count("the split was drawn anew") == 1
+    assert index(scans, tmp_path / "out")[0].equals(after)
+    assert "drawn anew" not in capsys.readouterr().out
+
+
+def test_once_prepared_a_scan_refused_for_its_side_stays_refused(scans: Path, tmp_path: Path) -> None:
+    index(scans, tmp_path / "out")
+    (tmp_path / "out" / "prepared.parquet").touch()  # something may have learnt from this split
+    _one_patient_in_all(scans)
+    after, found = index(scans, tmp_path / "out")
+    assert after["split"].n_unique() == 1
+    assert set(found.values()) == {"the same image or patient is on two sides of the split"}
+    again, still = index(scans, tmp_path / "out")
+    assert again.equals(after)
+    assert still == found
 
 
 def test_one_class_and_few_patients_are_warned_about(

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def run(options: Index) -> Path:
         raise UserError("no files", scans, "give the folder that holds the scans")
     with locked(out, "DATA"):
         earlier = _earlier(out, scans)
-        rows, unusable, read = _read(options, scans, out, table, found)
-        rows, refused = _split(options, rows, earlier)
-        faults += unusable + refused
+        rows, unusable, strangers, read = _read(options, scans, out, table, found)
+        rows, refused, anew = _split(options, rows, earlier, settled=(out / "prepared.parquet").exists())
+        faults += unusable + strangers + list(refused.values())
         faults += _lone_masks(table.masks() if table else set(), found, rows, faults)
         told = write_problems(out / "problems.csv", faults)
         if not rows:
@@ -46,15 +47,21 @@ def run(options: Index) -> Path:
         if read or not (out / "sheet.png").exists():
             write_sheet(out / "sheet.png", rows, scans, _title(rows), options.workers)
         labels = sorted({name for row in rows for name in row["labels"]}, key=_order_of(table))
-        write_index(out, [_columns(row, labels) for row in rows], labels, _about(options, scans))
+        past = {item: earlier[item] for item in refused if item in earlier}  # or the next run would take them in
+        write_index(out, [_columns(row, labels) for row in rows], labels, _about(options, scans, past))
     _tell(out, rows, told, labels, read)
+    if anew:
+        print("the split was drawn anew: some patients lay on two sides of it, and nothing is prepared from it yet")
+    if table and strangers:
+        count = f"{len(strangers)} of {len(table.by_path | table.by_patient)} rows of {table.path.name}"
+        print(f"warning: {count} fit no scan, so their labels are not used: {out / 'problems.csv'} says how to fix it")
     return out
 
 
 def _read(
     options: Index, scans: Path, out: Path, table: Table | None, found: list[Found]
-) -> tuple[list[Row], list[Fault], int]:
-    """Rows of usable scans, faults of the rest, and how many scans were read anew."""
+) -> tuple[list[Row], list[Fault], list[Fault], int]:
+    """Rows of usable scans, faults of the rest, rows of the table without a scan, how many scans were read anew."""
     cache, salt = load_cache(out), load_salt(out)
     masks = table.masks() if table else set()
     candidates = [file for file in found if file.path not in masks]
@@ -69,10 +76,9 @@ def _read(
     usable, faults = _with_facts(rows, outcomes)
     usable, silent, texts = with_reports(usable, [file.path for file in found], scans)
     faults += silent + [fault for fault in headers.faults if fault.file not in texts]
-    if table is not None:
-        patients = {row["patient"] for row in rows}
-        faults += table.unknown({file.path for file in found}, patients, naming.identify)
-    return usable, faults, read
+    patients = {row["patient"] for row in rows}
+    strangers = table.unknown({file.path for file in found}, patients, naming.identify) if table else []
+    return usable, faults, strangers, read
 
 
 def _mistakes(options: Index) -> list[UserError]:
@@ -102,16 +108,17 @@ def _table(options: Index, scans: Path) -> Table | None:
 
 
 def _earlier(out: Path, scans: Path) -> dict[str, str]:
-    """Splits of an earlier run by item; a UserError where the folder is another version's or of other scans."""
+    """Splits of an earlier run by item, also of those that it refused; a UserError where it was of other scans."""
     if not (out / "index.toml").exists():
         return {}
-    check_format(read_toml(out / "index.toml"), out / "index.toml")
+    about = read_toml(out / "index.toml")
+    check_format(about, out / "index.toml")
     if (before := scans_folder(out)) != scans:
         raise UserError(f"made from {before}", out, "choose another --out, or delete this one")
     if not (out / "index.parquet").exists():
         return {}
     frame = load_index(out, ["item", "split"])
-    return dict(zip(frame["item"].to_list(), frame["split"].to_list(), strict=True))
+    return about.get("refused", {}) | dict(zip(frame["item"].to_list(), frame["split"].to_list(), strict=True))
 
 
 def _stamp(scans: Path, found: list[Found]) -> Callable[[str], str]:
@@ -141,8 +148,14 @@ def _with_facts(rows: list[Row], outcomes: list[Any]) -> tuple[list[Row], list[F
     return usable, faults
 
 
-def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[list[Row], list[Fault]]:
-    """Rows with their split; one that would tie two sides together is a fault. Copies are warned about."""
+def _split(
+    options: Index, rows: list[Row], earlier: dict[str, str], settled: bool
+) -> tuple[list[Row], dict[str, Fault], bool]:
+    """Rows with their split; a fault by item for each that would tie two sides together; whether it was drawn anew.
+
+    Sides of an earlier run stay, except where they tear a patient apart (the table came later) and are not
+    ``settled``, as nothing has learnt from them. Copies are warned about.
+    """
     known = sorted({name for row in rows for name in row["labels"]})
     if rows and options.stratify is not None and options.stratify not in known:
         fix = f"--stratify takes one of {', '.join(known)}" if known else "leave --stratify out: no scan has a label"
@@ -155,18 +168,23 @@ def _split(options: Index, rows: list[Row], earlier: dict[str, str]) -> tuple[li
         stratum = row["labels"].get(column, "") if column else ""
         members.append(Member(row["item"], row["patient"], row["hash"], kept, row["given"], stratum))
     sides = assign(members, options.fractions, options.seed)
+    if anew := bool(earlier) and not settled and None in sides.values():
+        fresh = [replace(m, kept=row["kept"]) for m, row in zip(members, rows, strict=True)]
+        sides = assign(fresh, options.fractions, options.seed)
     first: dict[str, str] = {}
-    faults, used = [], []
+    faults: dict[str, Fault] = {}
+    used = []
     for row in rows:
         copied = first.setdefault(row["hash"], row["path"])
         if sides[row["item"]] is None:
             what = "the same image or patient is on two sides of the split"
-            faults.append(Fault(place_of(row), what, "remove the copy, or index into a new --out"))
+            fix = "remove the copy; or, where the table names patients anew, index into a new --out"
+            faults[row["item"]] = Fault(place_of(row), what, fix)
             continue
         if copied != row["path"]:
             row["warnings"].append("the same voxels as another scan")
         used.append(row | {"split": sides[row["item"]]})
-    return used, faults
+    return used, faults, anew
 
 
 def _lone_masks(masks: set[str], found: list[Found], rows: list[Row], faults: list[Fault]) -> list[Fault]:
@@ -188,10 +206,10 @@ def _order_of(table: Table | None) -> Callable[[str], tuple[int, str]]:
     return lambda name: (order.get(name, len(order)), name)
 
 
-def _about(options: Index, scans: Path) -> Row:
+def _about(options: Index, scans: Path, refused: dict[str, str]) -> Row:
     given = {"seed": options.seed, "fractions": list(options.fractions), "keep_ids": options.keep_ids}
     given |= {"table": options.table, "patient_regex": options.patient_regex, "modality": options.modality}
-    return {"scans": str(scans), "options": given | {"stratify": options.stratify}}
+    return {"scans": str(scans), "options": given | {"stratify": options.stratify}, "refused": refused}
 
 
 def _title(rows: list[Row]) -> str:
