@@ -181,6 +181,17 @@ def test_one_sample_that_batch_norm_cannot_take_is_told():
     backpropagate(model.losses(views, 0.0))
 
 
+def test_near_equal_chunks_leave_no_sample_alone():
+    """Seven by three are 2, 2 and 3, where a remainder would be one."""
+    model = make({"CT": "unet", "MR": "unet"}, norm="batch")
+    views = views_of(model, batch_of(model, [0, 1] * 7, text=False))
+    model.chunk = 3
+    backpropagate(model.losses(views, 0.0))
+    model.chunk = 1
+    with pytest.raises(UserError, match="one sample of 'CT' at once"):
+        backpropagate(model.losses(views, 0.0))
+
+
 def test_fewer_than_two_towers_or_an_unknown_one_are_told():
     for said, towers in {
         "towers for 'CT': nothing to align": {"CT": "unet"},

@@ -169,6 +169,16 @@ def test_one_class_and_few_patients_are_warned_about(
     assert "no patient is in val or test" in told
 
 
+def test_classes_of_a_label_are_counted(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    table = [("a", "1.5"), ("b", "2.5"), ("b", "")]
+    rows = [{"path": f"good{k}.nii.gz", "finding": f, "age": age} for k, (f, age) in enumerate(table)]
+    write_table(scans / "labels.csv", rows)
+    index(scans, tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "label 'finding': b (2), a (1); none for 1 scan\n" in told
+    assert "label 'age': 1.5 (1), 2.5 (1); none for 2 scans\n" in told
+
+
 @pytest.mark.parametrize("content", ["nothing", "text"])
 def test_a_folder_without_scans_exits_with_one_sentence(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture

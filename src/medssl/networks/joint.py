@@ -1,5 +1,6 @@
 """One space for several modalities: a tower and a head for each, and for what stands beside the images."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.errors import UserError
-from medssl.networks.cached import Cached
+from medssl.networks.cached import Cached, near_equal
 from medssl.networks.heads import Projector, pool, pool_within
 from medssl.networks.local import per_tower
 from medssl.networks.pyramid import Pyramid
@@ -55,7 +56,8 @@ class JointSpace(nn.Module):
 
     def encodes(self, x: Tensor, codes: Sequence[int], chunk: int, levels: Sequence[int] = ()) -> Encodes:
         """The maps of a flat batch, modality by modality; of each tower's ``levels`` too, where they are given."""
-        # One pass a modality: batch norm never sees two modalities at once, in training as later in use.
+        # One pass a modality: batch norm never sees two modalities at once. Of a tower that several share, its running
+        # statistics, which are used later, still mix them.
         found = {}
         for code, tower in enumerate(self.pyramids):
             rows = torch.tensor([i for i, c in enumerate(codes) if c == code], device=x.device)
@@ -69,8 +71,8 @@ class JointSpace(nn.Module):
     def _refuse_one(self, code: int, x: Tensor, n: int, chunk: int) -> None:
         """Batch norm has nothing to average over where one sample's coarsest map is one position."""
         tower = self.pyramids[code]
-        single = n == 1 or (0 < chunk < n and 1 in (chunk, n % chunk))
-        if not (single and self.training and any(isinstance(m, _BatchNorm) for m in tower.modules())):
+        sizes = [part.stop - part.start for part in near_equal(n, math.ceil(n / chunk) if 0 < chunk < n else 1)]
+        if not (1 in sizes and self.training and any(isinstance(m, _BatchNorm) for m in tower.modules())):
             return
         if all(side == stride for side, stride in zip(x.shape[2:], tower.strides[-1], strict=True)):
             what = f"one sample of '{self.kinds.names[code]}' at once, of the smallest patch"

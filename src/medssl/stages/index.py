@@ -25,6 +25,7 @@ from medssl.stages.options.data import Index
 Row = dict[str, Any]
 HEADERS = (".hdr", ".mhd", ".nhdr")  # of voxels in a file beside them
 VOXELS = (".img", ".raw", ".zraw", ".raw.gz")
+MOST_CLASSES = 8  # of a label, that are told one by one
 
 
 def run(options: Index) -> Path:
@@ -232,7 +233,9 @@ def _tell(out: Path, rows: list[Row], faults: int, labels: list[str], read: int)
     if reports := summary(rows):
         print(reports)
     for name in labels:
-        if len({row["labels"].get(name) for row in rows} - {None}) == 1:
+        classes = Counter(row["labels"][name] for row in rows if row["labels"].get(name) is not None)
+        print(_classes(name, classes, len(rows)))
+        if len(classes) == 1:
             print(f"warning: label '{name}' has one class only, so nothing can learn it")
     kinds: dict[str, list[str]] = defaultdict(list)  # warnings that differ in their numbers are one kind
     for warning in (w for row in rows for w in row["warnings"]):
@@ -240,6 +243,14 @@ def _tell(out: Path, rows: list[Row], faults: int, labels: list[str], read: int)
     for alike in sorted(kinds.values(), key=len, reverse=True)[:8]:
         print(f"warning, {len(alike)} ×: {alike[0]}")
     print(f"{out / 'problems.csv'}: {_entries(faults)} about what is not used" if faults else "no problems")
+
+
+def _classes(name: str, classes: Counter[str], scans: int) -> str:
+    """How many scans have each value of a label; a table that was joined wrongly shows here."""
+    few = ", ".join(f"{value} ({count})" for value, count in classes.most_common())
+    told = few if len(classes) <= MOST_CLASSES else f"{len(classes)} values"
+    without = scans - classes.total()
+    return f"label '{name}': {told}" + (f"; none for {without} scan{'s' * (without > 1)}" if without else "")
 
 
 def _entries(count: int) -> str:
