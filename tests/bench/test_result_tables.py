@@ -110,7 +110,7 @@ def test_a_marker_that_cannot_be_filled_is_told(recorded, asked, said):
 def shown_means(text):
     """What the tables show by arm and number of labels; an empty string where an arm has none."""
     shown = {}
-    for lines in re.findall(r"(?:^\| .* \|\n)+", text, re.MULTILINE):
+    for lines in re.findall(r"(?:^\| .* \|$\n?)+", text, re.MULTILINE):
         head, _, *rows = (line.strip("| \n").split(" | ") for line in lines.splitlines(keepends=True))
         for at, name in enumerate(head):
             if (n := name.partition(", ")[2].removesuffix(" labels")).isdigit():
