@@ -3,8 +3,8 @@
     python -m benchmarks.probe_correlation [--data docs/results/data] [--page docs/explanation/probe.md]
 
 Reads */results.jsonl of DATA, writes the table between the markers of the page and the figure beside it (PAGE.svg), and
-prints the table. A point is a pre-training: its last probe, and the mean over fine-tuning seeds of its difference to
-scratch with the same labels. Studies differ in images and classes, so ranks are compared within each only.
+prints the table. A point is an arm: its last probe, and its difference to scratch with the same labels, means over its
+pre-trainings and fine-tuning seeds. Studies differ in images and classes, so ranks are compared within each only.
 """
 
 import argparse
@@ -45,40 +45,45 @@ BEGIN, END = "<!-- python -m benchmarks.probe_correlation -->", "<!-- end -->"
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """One of a study: its last probes by name, and its mean difference to scratch by number of labels."""
+class Arm:
+    """Of a study: last probes by name, and difference to scratch by number of labels, means over its pre-trainings."""
 
     study: str
     probes: Mapping[str, float]
     gains: Mapping[int, float]
 
 
-Group = tuple[np.ndarray, np.ndarray]  # probes (n,), gains (n,) of the pre-trainings of one study
+Group = tuple[np.ndarray, np.ndarray]  # probes (n,), gains (n,) of the arms of one study
 
 
 # The points ----------------------------------------------------------------------------------------------------------
 
 
-def gathered(data: Path) -> list[Pretraining]:
-    """Every pre-training with probes in ``data``/STUDY/results.jsonl, once, also if arms or studies share it."""
-    found: list[Pretraining] = []
+def gathered(data: Path) -> list[Arm]:
+    """Every arm with probes in ``data``/STUDY/results.jsonl; a pre-training that arms or studies share counts once.
+
+    Pre-trainings of one arm are alike, so they are one point: as points of their own they would be called independent.
+    """
+    found: list[Arm] = []
     known: set[str] = set()
     for path in sorted(data.glob("*/results.jsonl")):
         rows = lines(path, Row)
         scratch = {_case(row): row["value"] for row in rows if row["arm"] == "scratch"}
-        own: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        owner: dict[str, str] = {}  # arm by pre-training
+        own: dict[str, dict[Any, dict[str, Any]]] = defaultdict(dict)
         for row in rows:
-            if probes_of(row) and (start := row["key"].partition("-")[0]) not in known:
-                own[start].append(row)
-        known.update(own)
-        for group in own.values():
-            once = {_case(row): row["value"] for row in group}
+            start = row["key"].partition("-")[0]
+            if probes_of(row) and start not in known:
+                own[owner.setdefault(start, row["arm"])][start, _case(row)] = row
+        known.update(owner)
+        for runs in own.values():
             gains: dict[int, list[float]] = defaultdict(list)
-            for case, value in once.items():
-                if case in scratch and value is not None and scratch[case] is not None:
-                    gains[case[0]].append(value - scratch[case])
-            means = {n: float(np.mean(values)) for n, values in gains.items()}
-            found.append(Pretraining(path.parent.name, probes_of(group[0]), means))
+            for (_, case), row in runs.items():
+                if case in scratch and row["value"] is not None and scratch[case] is not None:
+                    gains[case[0]].append(row["value"] - scratch[case])
+            each = {start: probes_of(row) for (start, _), row in runs.items()}.values()
+            probes = {kind: float(np.mean([p[kind] for p in each if kind in p])) for p in each for kind in p}
+            found.append(Arm(path.parent.name, probes, {n: float(np.mean(of)) for n, of in gains.items()}))
     return found
 
 
@@ -94,14 +99,14 @@ def probes_of(row: Mapping[str, Any]) -> dict[str, float]:
     return found | ({MEAN: float(np.mean(probes))} if probes else {})
 
 
-def at(points: Sequence[Pretraining], study: str, kind: str, n: int) -> Group:
-    """Probes and gains with ``n`` labels of a study's pre-trainings."""
+def at(points: Sequence[Arm], study: str, kind: str, n: int) -> Group:
+    """Probes and gains with ``n`` labels of a study's arms."""
     pairs = [(p.probes[kind], p.gains[n]) for p in points if p.study == study and kind in p.probes and n in p.gains]
     probes, gains = np.array(pairs, float).reshape(-1, 2).T
     return probes, gains
 
 
-def over_counts(points: Sequence[Pretraining], study: str, kind: str) -> Group:
+def over_counts(points: Sequence[Arm], study: str, kind: str) -> Group:
     """Both less their mean in the study; gains are averaged over label counts, each less the mean at its count."""
     own = [p for p in points if p.study == study and kind in p.probes and p.gains]
     usual = {n: np.mean([p.gains[n] for p in own if n in p.gains]) for p in own for n in p.gains}
@@ -160,7 +165,7 @@ def _shuffled(x: np.ndarray, rng: np.random.Generator, exact: bool) -> np.ndarra
 # What is written -----------------------------------------------------------------------------------------------------
 
 
-def table(points: Sequence[Pretraining]) -> str:
+def table(points: Sequence[Arm]) -> str:
     """A row each study and number of labels, one over all, and what follows in words."""
     kinds = [kind for kind in KINDS if any(kind in p.probes for p in points)]
     rows = [f"| study | labels | n | {' | '.join(KINDS[kind] for kind in kinds)} |", "|---" * (3 + len(kinds)) + "|"]
@@ -184,17 +189,17 @@ def _words(pooled: Mapping[str, Correlation]) -> Iterator[str]:
     for (kind, found), p in zip(pooled.items(), corrected, strict=True):
         word = "cannot tell" if p >= ALPHA else "foretells it" if found.rho > 0 else "foretells the opposite"
         yield (
-            f"- {KINDS[kind]}: **{word}**. ρ = {_signed(found.rho)} over {counted(found.n, 'pre-training')}; by chance "
+            f"- {KINDS[kind]}: **{word}**. ρ = {_signed(found.rho)} over {counted(found.n, 'arm')}; by chance "
             f"it stays within ±{short(f'{found.chance:.2f}')} 95 times of 100 "
             f"(p {p_value(p)}, corrected for {len(pooled)} probes)."
         )
 
 
 def _signed(x: float) -> str:
-    return f"{x:+.2f}".replace("-", "−").replace("0.", ".")
+    return ".00" if abs(x) < 0.005 else f"{x:+.2f}".replace("-", "−").replace("0.", ".")
 
 
-def figure(points: Sequence[Pretraining], path: Path) -> None:
+def figure(points: Sequence[Arm], path: Path) -> None:
     """A panel each probe: its value less the mean of the study, against the gain less that of the study."""
     studies = sorted({p.study for p in points})
     kinds = [k for k in KINDS if k != MEAN and any(k in p.probes for p in points)]

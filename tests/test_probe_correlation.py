@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import probe_correlation as found
-from benchmarks.probe_correlation import Pretraining, correlation
+from benchmarks.probe_correlation import Arm, correlation
 from scipy.stats import spearmanr
 
 ROOT = Path(__file__).parents[1]
@@ -27,18 +27,33 @@ def written(folder: Path, rows) -> Path:
     return folder.parent
 
 
-def test_a_point_is_a_pre_training_with_its_mean_paired_difference(tmp_path):
+def test_a_point_is_an_arm_with_its_mean_paired_difference(tmp_path):
     probes = {"probe.knn": 0.5, "probe.linear": 0.7, "effective_rank": 9.0, "hardware": "cpu"}
     rows = [
         *rows_of("scratch", "s", [0.5, 0.7, None]), *rows_of("scratch", "s", [0.8], n=30),
         *rows_of("pcrl", "p1", [0.6, 0.6, 0.9, 0.9], probes), *rows_of("pcrl", "p1", [0.7], probes, n=30),
         *rows_of("twin", "p1", [0.6, 0.6], probes),  # the same pre-training under another name
-        *rows_of("pcrl", "p2", [0.8], probes | {"probe.knn": 0.6}), *rows_of("given", "g", [0.1]),
+        *rows_of("moco", "p2", [0.8], probes | {"probe.knn": 0.6}), *rows_of("given", "g", [0.1]),
     ]  # fmt: skip
     one, two = found.gathered(written(tmp_path / "data" / "xray", rows))
     assert one.study == two.study == "xray"
     assert one.probes == pytest.approx({"probe.knn": 0.5, "probe.linear": 0.7, "mean": 0.6, "effective_rank": 9.0})
     assert one.gains == pytest.approx({10: 0.0, 30: -0.1}) and two.gains == pytest.approx({10: 0.3})
+
+
+def test_pre_trainings_of_an_arm_are_one_point_and_count_once(tmp_path):
+    def second(rows):
+        return [row | {"pretraining": 2} for row in rows]
+
+    rows = [
+        *rows_of("scratch", "s", [0.5, 0.7]), *second(rows_of("scratch", "s2", [0.6, 0.6])),
+        *rows_of("pcrl", "p1", [0.6, 0.8], {"probe.knn": 0.5}),
+        *second(rows_of("pcrl", "p2", [0.9, 0.9], {"probe.knn": 0.7})),
+    ]  # fmt: skip
+    written(tmp_path / "data" / "a", rows)
+    written(tmp_path / "data" / "b", rows[:6])  # a study that knew the first pre-training
+    (arm,) = found.gathered(tmp_path / "data")
+    assert arm.study == "a" and arm.probes["probe.knn"] == pytest.approx(0.6) and arm.gains[10] == pytest.approx(0.2)
 
 
 def test_it_is_spearmans_within_each_study(tmp_path):
@@ -74,8 +89,8 @@ def test_where_nothing_relates_one_in_twenty_is_called_so(monkeypatch):
 
 
 def test_levels_of_studies_and_of_label_counts_do_not_enter():
-    easy = [Pretraining("a", {"mean": 0.9 + 0.01 * i}, {10: 0.3 - 0.01 * i, 30: 0.5 - 0.01 * i}) for i in range(4)]
-    hard = [Pretraining("b", {"mean": 0.1 + 0.01 * i}, {10: -0.3 - 0.01 * i}) for i in range(4)]
+    easy = [Arm("a", {"mean": 0.9 + 0.01 * i}, {10: 0.3 - 0.01 * i, 30: 0.5 - 0.01 * i}) for i in range(4)]
+    hard = [Arm("b", {"mean": 0.1 + 0.01 * i}, {10: -0.3 - 0.01 * i}) for i in range(4)]
     x, y = found.over_counts([*easy, *hard], "a", "mean")
     assert x == pytest.approx([-0.015, -0.005, 0.005, 0.015]) and y == pytest.approx([0.015, 0.005, -0.005, -0.015])
     groups = [found.over_counts([*easy, *hard], study, "mean") for study in "ab"]
@@ -83,13 +98,13 @@ def test_levels_of_studies_and_of_label_counts_do_not_enter():
 
 
 def test_the_table_says_what_there_is(tmp_path):
-    points = [Pretraining("a", {"probe.knn": 0.5 + 0.1 * i, "mean": 0.5 + 0.1 * i}, {10: 0.01 * i}) for i in range(8)]
-    text = found.table([*points, Pretraining("b", {"effective_rank": 9.0}, {30: 0.1})])
+    points = [Arm("a", {"probe.knn": 0.5 + 0.1 * i, "mean": 0.5 + 0.1 * i}, {10: 0.01 * i}) for i in range(8)]
+    text = found.table([*points, Arm("b", {"effective_rank": 9.0}, {30: 0.1})])
     assert "| study | labels | n | nearest neighbours | mean of these | effective rank |" in text
     assert "| a | 10 | 8 | +1.00 (p < .001) | +1.00 (p < .001) | – |" in text
     assert (
         "| b | 30 | < 3 | – | – | – |" in text
-        and "- nearest neighbours: **foretells it**. ρ = +1.00 over 8 pre" in text
+        and "- nearest neighbours: **foretells it**. ρ = +1.00 over 8 arms;" in text
     )
     page = f"before\n{found.BEGIN}\nold\n{found.END}\nafter"
     again = found.filled(page, text)
