@@ -1,10 +1,11 @@
 """A small folder of pictures with a label, as a person would have it, and what index and prepare make of it."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
 from medssl.rng import stream
@@ -34,6 +35,16 @@ def prepared_pictures(folder: Path, count: int = 24) -> Path:
     scans = write_pictures(folder / "scans", count)
     data = index.run(Index(scans=scans, out=folder / "data", modality="OT", workers=1))
     return prepare.run(Prepare(data=data, workers=1))
+
+
+def reindexed(data: Path, folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Path:
+    """The same DATA with another index; all else is linked, none of it copied."""
+    folder.mkdir()
+    for path in data.iterdir():
+        if path.name != "index.parquet":
+            (folder / path.name).symlink_to(path)
+    change(pl.read_parquet(data / "index.parquet")).write_parquet(folder / "index.parquet")
+    return folder
 
 
 def two_modalities(folder: Path, kinds: list[str], patients: int = 0, **columns: Sequence[str]) -> Path:

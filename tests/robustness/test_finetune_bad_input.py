@@ -15,6 +15,7 @@ from medssl.networks.pyramid import build_encoder
 from medssl.networks.weights import export_state
 from medssl.stages import index, phantom, prepare
 from medssl.stages.options.data import Index, Phantom, Prepare
+from scans import reindexed
 
 QUICK = ["--steps", "1", "--batch", "2", "--width", "4", "--precision", "32", "--device", "cpu"]
 
@@ -40,13 +41,8 @@ def refused(refused: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
 
 
 def changed(data: Path, folder: Path, column: pl.Expr) -> Path:
-    """The same folder with another index."""
-    folder.mkdir()
-    for path in data.iterdir():
-        if path.name != "index.parquet":
-            (folder / path.name).symlink_to(path)
-    pl.read_parquet(data / "index.parquet").with_columns(column).write_parquet(folder / "index.parquet")
-    return folder
+    """The same folder with another column in its index."""
+    return reindexed(data, folder, lambda frame: frame.with_columns(column))
 
 
 def encoder(data: Path, folder: Path, **changes: object) -> Path:

@@ -11,7 +11,7 @@ from medssl.engine import log, record
 from medssl.errors import UserError
 from medssl.stages import finetune
 from medssl.stages.options.train import Finetune, LoopOptions
-from scans import prepared_pictures
+from scans import prepared_pictures, reindexed
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,9 @@ def test_other_labels_or_another_split_are_not_mixed_into_a_run(data, tmp_path, 
     given = options(data, tmp_path / "run", save_every_steps=1)
     killed(given, monkeypatch)
     assert record.learnt(given.out)
-    other = tmp_path / "data"
-    other.mkdir()
-    for path in data.iterdir():
-        if path.name != "index.parquet":
-            (other / path.name).symlink_to(path)
-    frame = pl.read_parquet(data / "index.parquet")
-    for change in (pl.col("label.size").reverse(), pl.col("split").reverse()):
-        frame.with_columns(change).write_parquet(other / "index.parquet")
+    for column in ("label.size", "split"):
+        turned = pl.col(column).reverse()
+        other = reindexed(data, tmp_path / column, lambda frame, turned=turned: frame.with_columns(turned))
         with pytest.raises(UserError, match=r"other options: .*data subset: "):
             finetune.run(replace(given, data=other))
     assert finetune.run(given) == given.out

@@ -21,6 +21,7 @@ from medssl.stages import finetune, index, phantom, prepare
 from medssl.stages.finetune_setup import build, set_up
 from medssl.stages.options.data import Index, Phantom, Prepare
 from medssl.stages.options.train import Finetune, LoopOptions
+from scans import reindexed
 from tower_files import equal, weights, write_run
 
 BOTH = ("CT", "MR-T1")
@@ -124,15 +125,8 @@ def test_a_run_that_lacks_a_modality_is_refused(data: Path, tmp_path: Path) -> N
 
 
 def test_a_modality_that_no_labelled_patient_has_is_refused(data: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in data.iterdir():
-        if path.name != "index.parquet":
-            (other / path.name).symlink_to(path)
-    frame = pl.read_parquet(data / "index.parquet")
     rare = (pl.col("modality") == "MR-T1") & (pl.col("split") != "test")
-    frame.with_columns(
-        pl.when(rare).then(pl.lit("MR-T2")).otherwise(pl.col("modality")).alias("modality")
-    ).write_parquet(other / "index.parquet")
+    renamed = pl.when(rare).then(pl.lit("MR-T2")).otherwise(pl.col("modality")).alias("modality")
+    other = reindexed(data, tmp_path / "other", lambda frame: frame.with_columns(renamed))
     with pytest.raises(UserError, match="no labelled training patient has a scan of modality 'MR-T1'"):
         set_up(options("segment", other, tmp_path))

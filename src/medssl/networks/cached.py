@@ -16,6 +16,11 @@ def near_equal(count: int, parts: int) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(count * k // parts for k in range(parts + 1))]
 
 
+def chunked(count: int, chunk: int) -> list[slice]:
+    """Near-equal parts of at most ``chunk`` rows; one part where that is 0, for no limit."""
+    return near_equal(count, math.ceil(count / chunk) if 0 < chunk < count else 1)
+
+
 class Together:
     """Several encodes as one place where the gradients of a term are measured."""
 
@@ -46,8 +51,8 @@ class Cached:
         beside: Sequence[Tensor] = (),
     ) -> None:
         self._encoder, self._inputs, self._keep = encode, (x, *beside), keep
-        several = 0 < chunk < len(x)
-        self._parts = near_equal(len(x), math.ceil(len(x) / chunk)) if several else [slice(None)]
+        self._parts = chunked(len(x), chunk)
+        several = len(self._parts) > 1
         self.whole: Shared | None = None
         if not several or in_one_graph():
             levels = zip(*(self._encode(part) for part in self._parts), strict=True)

@@ -1,6 +1,5 @@
 """One space for several modalities: a tower and a head for each, and for what stands beside the images."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.errors import UserError
-from medssl.networks.cached import Cached, near_equal
+from medssl.networks.cached import Cached, chunked
 from medssl.networks.heads import Projector, pool, pool_within
 from medssl.networks.local import per_tower
 from medssl.networks.pyramid import Pyramid
@@ -71,7 +70,7 @@ class JointSpace(nn.Module):
     def _refuse_one(self, code: int, x: Tensor, n: int, chunk: int) -> None:
         """Batch norm has nothing to average over where one sample's coarsest map is one position."""
         tower = self.pyramids[code]
-        sizes = [part.stop - part.start for part in near_equal(n, math.ceil(n / chunk) if 0 < chunk < n else 1)]
+        sizes = [part.stop - part.start for part in chunked(n, chunk)]
         if not (1 in sizes and self.training and any(isinstance(m, _BatchNorm) for m in tower.modules())):
             return
         if all(side == stride for side, stride in zip(x.shape[2:], tower.strides[-1], strict=True)):

@@ -21,6 +21,7 @@ from medssl.errors import UserError, raise_all
 from medssl.files import check_format, locked, read_toml
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.data import Index
+from medssl.wording import counted
 
 Row = dict[str, Any]
 HEADERS = (".hdr", ".mhd", ".nhdr")  # of voxels in a file beside them
@@ -250,7 +251,7 @@ def _classes(name: str, classes: Counter[str], scans: int) -> str:
     few = ", ".join(f"{value} ({count})" for value, count in classes.most_common())
     told = few if len(classes) <= MOST_CLASSES else f"{len(classes)} values"
     without = scans - classes.total()
-    return f"label '{name}': {told}" + (f"; none for {without} scan{'s' * (without > 1)}" if without else "")
+    return f"label '{name}': {told}" + (f"; none for {counted(without, 'scan')}" if without else "")
 
 
 def _entries(count: int) -> str:
