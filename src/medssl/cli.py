@@ -45,7 +45,8 @@ The main job:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 it cannot go on and says why, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 2 it cannot go on and says why, 130 interrupted, 141
+    its reader went away."""
     args = list(sys.argv[1:] if arguments is None else arguments)
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:<10}{line[3]}" for verb, line in VERBS.items())))
@@ -77,7 +78,7 @@ def _run(verb: str, args: list[str]) -> int:
         return 2
     except BrokenPipeError:  # the reader of our output, `head` say, has what it wanted
         sys.stdout = None  # type: ignore[assignment]
-        return 0
+        return 141  # as of any program that SIGPIPE ends: a training that stopped half way is not done
     except (OSError, MemoryError, RuntimeError) as error:
         sentence = _machine_fault(error)
         if sentence is None:

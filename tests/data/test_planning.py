@@ -64,8 +64,6 @@ def test_the_majority_decides_dims_and_channels() -> None:
     plan = make_plan(mixed)
     assert (plan.dims, plan.channels) == (2, 3)
     assert make_plan(mixed, dims=3).dims == 3
-    grey = picture(channels=3, problems="gray stored as colour")
-    assert make_plan(frame(grey, grey, picture(channels=3))).channels == 1
 
 
 def test_an_existing_plan_changes_only_where_told() -> None:

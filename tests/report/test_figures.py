@@ -13,7 +13,7 @@ VERDICT = {
             "n_labels": n,
             "scores": {"scratch": [0.4, 0.5], "pcrl": [0.5, 0.6]},
             "arms": {"scratch": {"mean": 0.45, "interval": [0.3, 0.6]}, "pcrl": {"mean": 0.55, "interval": [0.4, 0.7]}},
-            "comparisons": [{"arm": "pcrl", "difference": 0.1, "interval": [0.02, 0.18]}],
+            "comparisons": [{"arm": "pcrl", "difference": 0.1, "interval": [0.02, 0.18], "compared": 1}],
         }
         for n in (4, 16)
     ],
@@ -33,6 +33,16 @@ def test_label_counts_are_the_ticks():
         texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
         assert {"4", "16", "labelled patients"} <= set(texts) and "<title>" not in svg
         assert 'role="img" aria-label="' in svg
+
+
+def test_intervals_that_the_words_rest_on_are_drawn_where_they_are_wider():
+    def drawn(compared):
+        found = {"arm": "pcrl", "difference": 0.1, "interval": [0.02, 0.18], "compared": compared}
+        levels = [at | {"comparisons": [found | {"corrected": {"interval": [-0.3, 0.5]}}]} for at in VERDICT["labels"]]
+        return figures.differences(VERDICT | {"labels": levels}, "Dice", figures.colours(["scratch", "pcrl"]))
+
+    assert "corrected" not in drawn(1) and "thin: corrected for the number of arms" in drawn(2)
+    assert "+0.4" in drawn(2) and "+0.4" not in drawn(1)
 
 
 def test_one_label_count_is_no_empty_plot():

@@ -1,6 +1,8 @@
 """Numbers out of range, files where folders should be, a machine at its end: one sentence and exit code 2."""
 
 import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +192,14 @@ def test_a_machine_at_its_end(
 
     monkeypatch.setattr(phantom, "run", fails)
     assert told in refused("phantom", tmp_path)
+
+
+def test_a_reader_that_went_away_is_not_taken_for_an_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "medssl", "phantom", str(tmp_path / "scans"), "--patients", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)
 
 
 def test_a_fault_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,11 +100,24 @@ def test_everything_wrong_with_a_recipe_is_told_at_once(tmp_path):
 
 
 def test_everything_wrong_with_its_tables_is_told_at_once(tmp_path):
-    pretrain = {"rate": 1.0, "steps": "many", "encoder": "resnet50", "x": {"method": "pcrll"}, "y": {"method": "pcrl"}}
+    pretrain = {
+        "rate": 1.0,
+        "steps": "many",
+        "encoder": "resnet50",
+        "x": {"method": "pcrll"},
+        "y": {"method": "pcrl"},
+        "explain": True,
+    }
     table = {"data": "d", "arms": ["scratch", "pcrl", "x"], "pretrain": pretrain, "finetune": {"mirrored": True}}
     write_toml(tmp_path / "r.toml", table)
     told = wrong(Study(out=tmp_path, config=tmp_path / "r.toml"))
-    parts = ("unknown key 'rate'", "steps is 'many'", "'encoder' must hold for all arms", "did you mean 'pcrl'?")
+    parts = (
+        "unknown key 'rate'",
+        "unknown key 'explain'",
+        "steps is 'many'",
+        "'encoder' must hold for all arms",
+        "did you mean 'pcrl'?",
+    )
     for part in (*parts, "[pretrain.y] is no arm", "unknown key 'mirrored'"):
         assert part in told
 

@@ -60,6 +60,15 @@ def test_a_mixed_folder_becomes_an_index(mixed: Path, tmp_path: Path, capsys: py
     assert "22 scans of 12 patients" in capsys.readouterr().out
 
 
+def test_grey_saved_as_colour_has_one_channel(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    colour = (noise(0, 30, 20, 3) % 256).astype(np.uint8)
+    for name, pixels in {"grey": np.repeat(colour[..., :1], 3, axis=2), "red": colour}.items():
+        Image.fromarray(pixels).save(tmp_path / f"scans/{name}.png")
+    frame, _ = index(tmp_path / "scans", tmp_path / "out")
+    assert dict(zip(frame["path"], frame["channels"], strict=True)) == {"grey.png": 1, "red.png": 3}
+
+
 def test_ids_are_hashed_unless_they_are_to_be_kept(mixed: Path, tmp_path: Path) -> None:
     index(mixed, tmp_path / "out")
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())

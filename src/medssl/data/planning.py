@@ -42,7 +42,7 @@ def make_plan(
     range_ = ZSCORE_RANGE if mr == "zscore" else (0.0, 1.0)
     plan = Plan(
         dims=dims,
-        channels=Counter(_channels(row) for row in rows).most_common(1)[0][0],
+        channels=Counter(row["channels"] for row in rows).most_common(1)[0][0],
         spacing_mm=_spacing(rows, dims, spacing_mm),
         size=_size(rows, size) if dims == 2 and spacing_mm is None else None,
         crop=dims == 3,
@@ -136,10 +136,6 @@ def _spacing(rows: list[dict[str, Any]], dims: int, given: tuple[float, ...] | N
     return tuple(round(float(s), 4) for s in target)
 
 
-def _channels(row: dict[str, Any]) -> int:
-    return 1 if "gray stored as colour" in (row.get("problems") or "") else row["channels"]
-
-
 def _refuse_size(size: int | None, dims: int) -> None:
     if size is not None and dims == 3:
         raise UserError("--size is for images, and these are volumes", fix="give --spacing-mm")
@@ -175,7 +171,7 @@ def _facts(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "scans": len(rows),
         "masks": sum(bool(row["mask_path"]) for row in rows),
         "modalities": dict(Counter(row["modality"] or "unknown" for row in rows)),
-        "channels": {str(c): n for c, n in Counter(_channels(row) for row in rows).items()},
+        "channels": {str(c): n for c, n in Counter(row["channels"] for row in rows).items()},
         "median_shape": np.median(shapes, axis=0).astype(int).tolist(),
     }
     if spacings:

@@ -90,8 +90,12 @@ def efficiency(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str
 
 
 def differences(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) -> Markup:
-    """Paired difference to scratch with its interval, against number of labels; the margin is shaded."""
+    """Paired difference to scratch, against number of labels; the margin is shaded.
+
+    Thick: its 95 % interval; thin: corrected for the number of arms, on which the words rest.
+    """
     levels, margin = verdict["labels"], verdict["margin"]
+    several = any(c["compared"] > 1 for at in levels for c in at["comparisons"])
     counts = [at["n_labels"] for at in levels]
     arms = list(dict.fromkeys(c["arm"] for at in levels for c in at["comparisons"]))
     few, marker = len(arms) < FEW, _markers(colour)
@@ -107,14 +111,17 @@ def differences(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, st
             for at in levels:
                 for c in (c for c in at["comparisons"] if c["arm"] == arm):
                     x = at["n_labels"] * shift
+                    if c["compared"] > 1 and (wider := _known(c["corrected"]["interval"])):
+                        axes.vlines(x, *wider, color=colour[arm], linewidth=0.8)
                     if ends := _known(c["interval"]):
-                        axes.vlines(x, *ends, color=colour[arm], linewidth=2)
+                        axes.vlines(x, *ends, color=colour[arm], linewidth=2.4)
                     name = arm if at is levels[0] else None
                     axes.plot(x, c["difference"], marker[arm], color=colour[arm], markersize=6, label=name)
         _label_axis(axes, counts, max(1.25, step ** (len(arms) / 2 + 0.5)))
         if not few:
             _legend(figure, few)
-        axes.set_title(f"Difference to scratch in {metric}, 95 % interval")
+        thin = "; thin: corrected for the number of arms" if several else ""
+        axes.set_title(f"Difference to scratch in {metric}, 95 % interval{thin}")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+g}".replace("-", "−") if y else "0"))
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, -2 * margin), max(high, 2 * margin))

@@ -118,10 +118,13 @@ def _result(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, str]) 
     blocks: list[Block] = [Figure(figures.efficiency(verdict, metric, colour), caption, wide=True, full=not few)]
     if any(at["comparisons"] for at in verdict["labels"]):
         margin = f"{verdict['margin']:g}"
+        several = any(c["compared"] > 1 for at in verdict["labels"] for c in at["comparisons"])
+        grey = f"Grey: ±{margin}; an interval within it that holds zero is no help."
+        rests = " The words rest on the thin intervals." if several else ""
         blocks.append(
             Figure(
                 figures.differences(verdict, metric, colour),
-                f"Same subsets, same test patients. Grey: ±{margin}; an interval within it that holds zero is no help.",
+                f"Same subsets, same test patients. {grey}{rests}",
                 wide=True,
                 full=not few,
             )

@@ -29,6 +29,7 @@ SHARED = {"encoder", "width", "norm", "device", "seed", "transductive", "data", 
 # Options of a study that are keys of an arm, too.
 _COUNTS = {"pretrain_steps": "steps", "pretrain_seeds": "pretrain_seeds", "batch": "batch"}
 _BY_STUDY = SHARED | {"n_labels", "subset_seed", "init", "encoder_seed", "model", "optim", "loop", "predictions"}
+_BY_STUDY |= {"explain"}  # which trains nothing
 
 
 @dataclass(frozen=True, kw_only=True)
