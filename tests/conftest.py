@@ -28,16 +28,17 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """SCANS, DATA and RUN as a user has them after the first three commands; small, 3D, plain weights."""
+    """SCANS, DATA, RUN and TUNED as a user has them after the first commands; small, 3D, plain weights."""
     from medssl.cli import main
 
     folder = tmp_path_factory.mktemp("trained")
-    scans, data, run = folder / "SCANS", folder / "DATA", folder / "RUN"
+    scans, data, run, tuned = (folder / name for name in ("SCANS", "DATA", "RUN", "TUNED"))
     for command in (
         f"phantom {scans} --patients 6 --size 32 --modalities CT",
         f"index {scans} --out {data} --workers 1",
         f"prepare {data} --workers 1",
         f"pretrain pcrl --data {data} --out {run} --steps 2 --batch 2 --patch 32 32 32 --workers 0 --precision 32",
+        f"finetune segment --data {data} --init {run} --out {tuned} --steps 2 --batch 2 --patch 32 32 32",
     ):
         assert main(command.split()) == 0, command
-    return {"SCANS": scans, "DATA": data, "RUN": run}
+    return {"SCANS": scans, "DATA": data, "RUN": run, "TUNED": tuned}

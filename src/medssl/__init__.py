@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medssl.data.text import Tokenizer
     from medssl.errors import UserError
+    from medssl.fine_tuned import Classifier, Segmenter, load_finetuned
     from medssl.loading import load
     from medssl.methods.cmcl import CMCL, CMCLConfig
     from medssl.methods.dae import DAE, DAEConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CMCL": "medssl.methods.cmcl",
     "CMCLConfig": "medssl.methods.cmcl",
+    "Classifier": "medssl.fine_tuned",
     "DAE": "medssl.methods.dae",
     "DAEConfig": "medssl.methods.dae",
     "Genesis": "medssl.methods.genesis",
@@ -33,6 +35,7 @@ _HOMES = {
     "PCRLConfig": "medssl.methods.pcrl",
     "PCRLv2": "medssl.methods.pcrlv2",
     "PCRLv2Config": "medssl.methods.pcrlv2",
+    "Segmenter": "medssl.fine_tuned",
     "SimCLR": "medssl.methods.simclr",
     "SimCLRConfig": "medssl.methods.simclr",
     "Text": "medssl.networks.text",
@@ -40,6 +43,7 @@ _HOMES = {
     "UserError": "medssl.errors",
     "Vector": "medssl.networks.text",
     "load": "medssl.loading",
+    "load_finetuned": "medssl.fine_tuned",
 }
 __all__ = [
     "CMCL",
@@ -47,6 +51,7 @@ __all__ = [
     "MAE",
     "PCRL",
     "CMCLConfig",
+    "Classifier",
     "DAEConfig",
     "Genesis",
     "GenesisConfig",
@@ -56,6 +61,7 @@ __all__ = [
     "PCRLConfig",
     "PCRLv2",
     "PCRLv2Config",
+    "Segmenter",
     "SimCLR",
     "SimCLRConfig",
     "Text",
@@ -63,6 +69,7 @@ __all__ = [
     "UserError",
     "Vector",
     "load",
+    "load_finetuned",
 ]
 
 

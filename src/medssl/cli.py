@@ -22,6 +22,7 @@ VERBS = {
         "pre-train an encoder on the prepared scans, without labels",
     ),
     "finetune": ("train", "Finetune", "finetune", "train and test a classifier or segmenter with few labels"),
+    "predict": ("train", "Predict", "predict", "show scans to a fine-tuned classifier or segmenter"),
     "evaluate": ("evaluate", "Evaluate", "evaluate", "retrieval and zero-shot tests of a run of several modalities"),
     "study": ("study", "Study", "study", "scratch against pre-trained, many seeds: does it help?"),
     "report": ("study", "Report", "report", "write the report of a run or a study anew"),

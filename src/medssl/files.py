@@ -136,6 +136,7 @@ KINDS = {
         },
     ),
     "FEATURES": ("features.parquet", {"features.npz"}),
+    "PREDICTIONS": ("predict.json", set()),
 }
 
 

@@ -102,17 +102,28 @@ def card_of(weights: Path) -> Path:
 
 def read_card(weights: Path) -> dict[str, Any]:
     """encoder.json: architecture and preprocessing of the weights beside it."""
-    path = card_of(weights)
+    return card_at(card_of(weights), ("encoder", "preprocessing"))
+
+
+def card_at(path: Path, tables: Sequence[str]) -> dict[str, Any]:
+    """What is told of the weights beside ``path``, with at least these ``tables``."""
     if not path.is_file():
         raise UserError(f"{path.name} is missing", path, "copy it with the weights: it says how images are prepared")
     card = files.read_json(path)
     files.check_format(card, path)
-    lacking = [key for key in ("encoder", "preprocessing") if not isinstance(card.get(key), dict)]
+    lacking = [key for key in tables if not isinstance(card.get(key), dict)]
     if lacking:
         raise UserError(
             f"no {' and no '.join(lacking)} in it", path, "copy it again from the run that wrote the weights"
         )
     return card
+
+
+def check_preprocessing(plan: Plan, contract: dict[str, Any], where: Path, who: str = "the encoder expects") -> None:
+    """Refuse scans that are prepared otherwise than those that a network was trained on."""
+    if different := plan.differences(contract):
+        fix = "write its values into plan.toml of the data and run `medssl prepare` again"
+        raise UserError(f"{who} other preprocessing: {'; '.join(different)}", where, fix)
 
 
 class Encoder(nn.Module):
@@ -152,41 +163,57 @@ class Encoder(nn.Module):
         modality: str = "",
     ) -> tuple[np.ndarray, np.ndarray]:
         """The scan as the network sees it, float32 (C, *spatial), and its affine (4, 4) to RAS mm."""
-        volume = scan if isinstance(scan, Volume) else None
-        if isinstance(scan, (str, Path)):
-            volume = _read(Path(scan))
-        elif isinstance(scan, (np.ndarray, Tensor)):
-            volume = self._wrapped(np.asarray(scan), spacing_mm, affine)
-        if volume is None:
-            raise UserError(f"a scan cannot be a {type(scan).__name__}", fix="give a path, a Volume or an array")
-        return self.plan.adapt(Volume(volume.array, volume.affine, self._modality(modality or volume.modality)))
+        how: dict[str, Any] = {"spacing_mm": spacing_mm, "affine": affine, "modality": modality}
+        return self.plan.adapt(as_volume(scan, self.plan, self.modality, **how))
 
-    def _wrapped(self, array: np.ndarray, spacing_mm: Sequence[float] | None, affine: np.ndarray | None) -> Volume:
-        dims = self.plan.dims
-        if array.ndim == dims:
-            array = array[None]
-        if array.ndim != dims + 1:
-            axes = "(H, W) or (C, H, W)" if dims == 2 else "(X, Y, Z) or (C, X, Y, Z)"
-            raise UserError(f"the array has shape {array.shape}", fix=f"this encoder takes {axes}")
-        if affine is None and spacing_mm is None and self.plan.spacing_mm is not None:
-            raise UserError("the array comes without a spacing", fix="give spacing_mm= or affine=")
-        if affine is None:
-            sides = tuple(spacing_mm) if spacing_mm is not None else (1.0,) * dims
-            if len(sides) != dims or not all(0 < side < np.inf for side in sides):
-                raise UserError(f"spacing_mm is {sides}", fix=f"give {dims} positive numbers")
-            affine = np.diag([*sides, *(1.0,) * (4 - dims)])
-        if np.shape(affine) != (4, 4):
-            raise UserError(f"the affine has shape {np.shape(affine)}", fix="give (4, 4), voxels to RAS mm")
-        return Volume(array, np.asarray(affine, float))
 
-    def _modality(self, given: str) -> str:
-        """NIfTI and arrays name no modality; it matters where the encoder treats several of them differently."""
-        known = [name for name in self.plan.modality if name != OTHER]
-        if given or self.modality or not known:
-            return given or self.modality
-        if len(known) > 1:
-            raise UserError("the scan names no modality", fix=f"give modality=, one of {', '.join(known)}")
-        return known[0]
+def as_volume(
+    scan: Scan,
+    plan: Plan,
+    usual: str = "",
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    affine: np.ndarray | None = None,
+    modality: str = "",
+) -> Volume:
+    """A scan in memory, with the modality by which ``plan`` treats it; ``usual``: of scans that name none."""
+    volume = scan if isinstance(scan, Volume) else None
+    if isinstance(scan, (str, Path)):
+        volume = _read(Path(scan))
+    elif isinstance(scan, (np.ndarray, Tensor)):
+        volume = _wrapped(np.asarray(scan), plan, spacing_mm, affine)
+    if volume is None:
+        raise UserError(f"a scan cannot be a {type(scan).__name__}", fix="give a path, a Volume or an array")
+    return Volume(volume.array, volume.affine, _modality(modality or volume.modality or usual, plan))
+
+
+def _wrapped(array: np.ndarray, plan: Plan, spacing_mm: Sequence[float] | None, affine: np.ndarray | None) -> Volume:
+    dims = plan.dims
+    if array.ndim == dims:
+        array = array[None]
+    if array.ndim != dims + 1:
+        axes = "(H, W) or (C, H, W)" if dims == 2 else "(X, Y, Z) or (C, X, Y, Z)"
+        raise UserError(f"the array has shape {array.shape}", fix=f"this network takes {axes}")
+    if affine is None and spacing_mm is None and plan.spacing_mm is not None:
+        raise UserError("the array comes without a spacing", fix="give spacing_mm= or affine=")
+    if affine is None:
+        sides = tuple(spacing_mm) if spacing_mm is not None else (1.0,) * dims
+        if len(sides) != dims or not all(0 < side < np.inf for side in sides):
+            raise UserError(f"spacing_mm is {sides}", fix=f"give {dims} positive numbers")
+        affine = np.diag([*sides, *(1.0,) * (4 - dims)])
+    if np.shape(affine) != (4, 4):
+        raise UserError(f"the affine has shape {np.shape(affine)}", fix="give (4, 4), voxels to RAS mm")
+    return Volume(array, np.asarray(affine, float))
+
+
+def _modality(given: str, plan: Plan) -> str:
+    """NIfTI and arrays name no modality; it matters where several of them are prepared differently."""
+    known = [name for name in plan.modality if name != OTHER]
+    if given or not known:
+        return given
+    if len(known) > 1:
+        raise UserError("the scan names no modality", fix=f"give modality=, one of {', '.join(known)}")
+    return known[0]
 
 
 def _read(path: Path) -> Volume:

@@ -93,7 +93,9 @@ def test_a_file_where_the_folder_should_be(
 
 
 @pytest.mark.parametrize("verb", ["index", "pretrain", "finetune", "study", "embed"])
-@pytest.mark.parametrize("mark", ["index.toml", "run.toml", "study.toml", "features.parquet", "thesis.tex"])
+@pytest.mark.parametrize(
+    "mark", ["index.toml", "run.toml", "study.toml", "features.parquet", "predict.json", "thesis.tex"]
+)
 def test_an_out_that_is_another_thing_is_left_as_it_is(
     trained_run: dict[str, Path], tmp_path: Path, refused: Callable[..., str], verb: str, mark: str
 ) -> None:

@@ -17,10 +17,10 @@ from medssl.errors import UserError
 from medssl.evaluate.cases import compare
 from medssl.evaluate.metrics import segmentation
 from medssl.networks.weights import export_state
-from medssl.stages import finetune, index, phantom, prepare
+from medssl.stages import finetune, index, phantom, predict, prepare
 from medssl.stages.finetune_setup import build, set_up
 from medssl.stages.options.data import Index, Phantom, Prepare
-from medssl.stages.options.train import Finetune, LoopOptions
+from medssl.stages.options.train import Finetune, LoopOptions, Predict
 from scans import reindexed
 from tower_files import equal, weights, write_run
 
@@ -67,8 +67,15 @@ def test_the_result_tells_all_each_alone_and_each_left_out(data: Path, tmp_path:
             assert case["difference"] == pytest.approx(case["value"] - several["all"]["value"])
     learnt = load_file(run / "model.safetensors")
     assert {key.split(".")[2] for key in learnt if key.startswith("encoder.towers.")} == {"0", "1"}
+    shown = predict.run(Predict(run=run, data=data, out=tmp_path / "shown", split="test", device="cpu", precision="32"))
+    found = pl.read_csv(shown / "predictions.csv")
+    assert found["item"].to_list() == tested["item"].to_list()
     if task == "segment":
         assert len(list((run / "predictions").iterdir())) == len(tested)
+        for path in (run / "predictions").iterdir():
+            assert path.read_bytes() == (shown / "masks" / path.name).read_bytes()
+    else:
+        np.testing.assert_allclose(found["prob.yes"], tested["prob.yes"], atol=2e-6)
 
 
 def test_learnt_from_ct_and_tested_on_mr(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

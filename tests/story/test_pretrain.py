@@ -190,7 +190,7 @@ def test_weights_alone_are_enough_with_their_card(run, tmp_path, encoder, data):
 @pytest.mark.parametrize(
     ("scan", "told"),
     [
-        (np.zeros((4, 5, 6, 7)), "the array has shape (4, 5, 6, 7): this encoder takes (H, W) or (C, H, W)"),
+        (np.zeros((4, 5, 6, 7)), "the array has shape (4, 5, 6, 7): this network takes (H, W) or (C, H, W)"),
         (np.zeros((2, 40, 40)), "2 channels"),
         (7, "a scan cannot be a int"),
         (None, "a scan cannot be a NoneType"),

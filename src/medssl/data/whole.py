@@ -32,6 +32,12 @@ def fit_into(image: Tensor, size: Sequence[int], fill: float) -> Tensor:
     return F.pad(x, pads, value=fill)[0]
 
 
+def whole(stored: np.ndarray, size: Sequence[int], fill: float) -> Tensor:
+    """A stored scan (C, *spatial) as ``fit_into`` scales it, in stored integers."""
+    image = torch.from_numpy(np.ascontiguousarray(stored))
+    return fit_into(image, size, fill).round().to(image.dtype)
+
+
 def whole_size(shape: Sequence[float], voxels: int) -> tuple[int, ...]:
     """A shape in the proportions of ``shape``, of ``voxels`` voxels or fewer, each side the nearest multiple of 8."""
     factor = min(1.0, (voxels / float(np.prod(shape))) ** (1 / len(shape)))
@@ -39,13 +45,13 @@ def whole_size(shape: Sequence[float], voxels: int) -> tuple[int, ...]:
 
 
 class WholeItems:
-    """Items of a store as tensors of one shape. ``labels`` (n, k), a row an item of ``rows``."""
+    """Items of a store as tensors of one shape. ``labels`` (n, k), a row an item of ``rows``, if any."""
 
     def __init__(
         self, store: Store, rows: Sequence[int], size: Sequence[int], labels: np.ndarray | None = None
     ) -> None:
         self.store, self.rows, self.size = store, list(rows), tuple(size)
-        self.labels = torch.from_numpy(np.asarray(labels, np.float32))
+        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, np.float32))
         self._kept: dict[int, Tensor] = {}
         self._room = KEPT_BYTES
 
@@ -62,14 +68,13 @@ class WholeItems:
             torch.tensor(rows),
             torch.from_numpy(self.store.patients[rows]),
             self.store.plan.value_range,
-            label=self.labels[list(positions)],
+            label=None if self.labels is None else self.labels[list(positions)],
         )
 
     def _image(self, row: int) -> Tensor:
         if row in self._kept:
             return self._kept[row]
-        stored = torch.from_numpy(np.ascontiguousarray(self.store.read(row)))
-        image = fit_into(stored, self.size, float(self.store.fill[row])).round().to(stored.dtype)
+        image = whole(self.store.read(row), self.size, float(self.store.fill[row]))
         if self._room >= image.nbytes:
             self._kept[row] = image
             self._room -= image.nbytes

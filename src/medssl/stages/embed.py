@@ -11,9 +11,9 @@ from medssl import files
 from medssl.data.catalog import LABEL, label_names
 from medssl.data.store import Store
 from medssl.engine.machine import choose
-from medssl.errors import UserError, raise_all
+from medssl.errors import raise_all
 from medssl.evaluate.features import embed
-from medssl.loading import Encoder, load, towers_of
+from medssl.loading import Encoder, check_preprocessing, load, towers_of
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.train import Embed
 
@@ -49,10 +49,7 @@ def _parts(run: Path, store: Store) -> list[tuple[Encoder, list[int]]]:
     for row, code in enumerate(store.modalities):
         rows[store.modality_names[code] if own else ""].append(row)
     parts = [(load(run, name if own else None), chosen) for name, chosen in rows.items()]
-    different = store.plan.differences(parts[0][0].plan.contract())
-    if different:
-        fix = "write its values into plan.toml of the data and run `medssl prepare` again"
-        raise UserError(f"the encoder expects other preprocessing: {'; '.join(different)}", run, fix)
+    check_preprocessing(store.plan, parts[0][0].plan.contract(), run)
     return parts
 
 

@@ -17,6 +17,7 @@ from medssl.evaluate.features import embed
 from medssl.evaluate.joint_space import joint
 from medssl.evaluate.retrieval import KS, Samples, retrieval, unit
 from medssl.evaluate.zeroshot import class_vectors, probabilities, prompts_of, scores
+from medssl.loading import check_preprocessing
 from medssl.report.page import write_run_report
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.evaluate import Evaluate
@@ -64,10 +65,7 @@ def run(options: Evaluate) -> Path:
     raise_all(out_of_range(options))
     method, card, reader = load_towers(options.run)
     store = Store(options.data)
-    different = store.plan.differences(card["preprocessing"])
-    if different:
-        fix = "write its values into plan.toml of the data and run `medssl prepare` again"
-        raise UserError(f"the encoders expect other preprocessing: {'; '.join(different)}", options.run, fix)
+    check_preprocessing(store.plan, card["preprocessing"], options.run, "the encoders expect")
     device = torch.device(choose(options.device).device)
     rows = [row for row, split in enumerate(store.items["split"]) if split == "test"]
     if not rows:

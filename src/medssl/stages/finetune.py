@@ -1,7 +1,7 @@
 """`medssl finetune`: learn a task from few labels, keep the best step by validation patients, test it once.
 
-RUN/run.toml, metrics.jsonl, model.safetensors, predictions.parquet, samples.npz, result.json, done.json (last); and
-predictions/ where asked for. The same command resumes, or returns at once where all is done.
+RUN/run.toml, metrics.jsonl, predictions.parquet, samples.npz, model.safetensors, model.json, result.json, done.json
+(last); and predictions/ where asked for. The same command resumes, or returns at once where all is done.
 """
 
 import math
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from safetensors.torch import save_file
 
 from medssl import files
 from medssl.config import to_table
@@ -27,10 +26,10 @@ from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.parts import Parts
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, raise_all
-from medssl.networks.weights import export_state
 from medssl.report.facts import digest
 from medssl.stages.finetune_score import Score, test, validate
 from medssl.stages.finetune_setup import Setup, build, set_up
+from medssl.stages.finetune_write import write_network
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.train import Finetune
 from medssl.tasks.task import Task
@@ -62,9 +61,8 @@ def run(options: Finetune) -> Path:
         except NonFinite as error:
             error.where = folder
             raise
-        with files.atomic(folder / "model.safetensors") as temporary:
-            save_file(export_state(task), temporary)
         result = test(options, setup, task, fabric) | {"best_step": best_step}
+        write_network(folder, setup, task, result)
         files.write_json(folder / "result.json", result)
         files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
     print(f"{folder}: {result['metric']} {result['value']:.3f} on {result['n_test']} test patients", file=sys.stderr)

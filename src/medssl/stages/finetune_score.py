@@ -20,15 +20,16 @@ from medssl import files
 from medssl.data.several import present_of
 from medssl.evaluate.metrics import classification, mean_over_items, segmentation
 from medssl.evaluate.scorers import PatientMean
+from medssl.stages.answers import mask_values, probabilities
 from medssl.stages.finetune_compare import by_modality
 from medssl.stages.finetune_setup import Setup
+from medssl.stages.finetune_write import write_prediction
 from medssl.stages.options.train import Finetune
 from medssl.tasks.classify import Classify, many_of, one_of
 from medssl.tasks.segment import Segment
 from medssl.tasks.task import Task
 
 SAMPLES = 6
-BATCH = 32
 Columns = dict[str, np.ndarray]  # of predictions.parquet, a value an item
 
 
@@ -53,7 +54,7 @@ def validate(setup: Setup, task: Task, fabric: Fabric) -> Score:
         value = _mean_dice(setup, task, fabric, rows)
         return Score({"dice": value}, value, 0.0)
     assert isinstance(task, Classify)
-    prob, truth = _classified(setup, task, fabric, rows), setup.truth.matrix[rows]
+    prob, truth = probabilities(task, fabric, setup.items_of(rows)), setup.truth.matrix[rows]
     metrics = classification(prob, truth, setup.truth.kind)
     loss = _loss(task, prob, truth)
     return Score(metrics | {"loss": loss}, metrics["auc"], loss)
@@ -63,11 +64,6 @@ def _mean_dice(setup: Setup, task: Segment, fabric: Fabric, rows: list[int]) -> 
     """Over the structures of each item, then over items."""
     scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=False)]
     return mean_over_items(np.array([s["dice"] for s in scores]))
-
-
-def _there(setup: Setup, rows: list[int], keep: list[int] | None, fabric: Fabric) -> torch.Tensor | None:
-    present = present_of(setup.store, rows, keep)
-    return None if present is None else present.to(fabric.device)
 
 
 def test(options: Finetune, setup: Setup, task: Task, fabric: Fabric) -> dict[str, Any]:
@@ -108,7 +104,7 @@ def _predicted(task: Task, fabric: Fabric, setup: Setup, rows: list[int], keep: 
         scores = [s for _, s, *_ in _segmented(setup, task, fabric, rows, surfaces=True, keep=keep)]
         return _frame(setup, rows, _structures(setup, scores))
     assert isinstance(task, Classify)
-    return _frame(setup, rows, _classes(setup, rows, _classified(setup, task, fabric, rows, keep)))
+    return _frame(setup, rows, _classes(setup, rows, probabilities(task, fabric, setup.items_of(rows), keep)))
 
 
 def _frame(setup: Setup, rows: list[int], columns: Columns) -> pl.DataFrame:
@@ -146,19 +142,6 @@ def _parts(table: Columns) -> list[str]:
 # Classification ------------------------------------------------------------------------------------------------------
 
 
-def _classified(
-    setup: Setup, task: Classify, fabric: Fabric, rows: list[int], keep: list[int] | None = None
-) -> np.ndarray:
-    """Probabilities (n, k) of whole items; of several modalities from those in ``keep`` only."""
-    task.eval()
-    found = []
-    for batch in setup.items_of(rows).once(BATCH):
-        present = _there(setup, batch.item.tolist(), keep, fabric)
-        with fabric.autocast():
-            found.append(task.predict(fabric.to_device(batch).normalised(), present).cpu())
-    return torch.cat(found).double().numpy()
-
-
 def _loss(task: Classify, prob: np.ndarray, truth: np.ndarray) -> float:
     p = torch.from_numpy(prob).clamp(1e-7, 1 - 1e-7)
     label = torch.from_numpy(truth).double()
@@ -171,7 +154,7 @@ def _loss(task: Classify, prob: np.ndarray, truth: np.ndarray) -> float:
 def _test_classify(options: Finetune, setup: Setup, task: Classify, fabric: Fabric) -> Columns:
     """The columns of all test items; samples.npz is written."""
     rows = setup.subset.test
-    prob, truth = _classified(setup, task, fabric, rows), setup.truth.matrix[rows]
+    prob, truth = probabilities(task, fabric, setup.items_of(rows)), setup.truth.matrix[rows]
     samples: dict[str, np.ndarray] = {}
     for i, place in enumerate(_spread(len(rows))):
         image = setup.items_of(rows).batch([place]).normalised()[0].numpy()
@@ -199,23 +182,15 @@ def _segmented(
     """Row, scores, predicted and true mask values (*spatial) of each item, on the stored grid; ``keep`` as above."""
     store = setup.store
     spacings = store.items["spacing_mm"]
-    task.eval()
     for row in rows:
-        image = torch.from_numpy(store.normalised(row)).to(fabric.device)
-        fill = float(np.clip(store.fill[row] * store.gain[row] + store.bias[row], *setup.config.value_range))
-        present = _there(setup, [row], keep, fabric)
-        with fabric.autocast():
-            found = task.predict(image, fill, None if present is None else present[0]).cpu().numpy()
         truth = store.read_mask(row)
-        pred = found.astype(truth.dtype)
+        pred = mask_values(task, fabric, store, row, keep).astype(truth.dtype)
         spacing_mm = spacings[row] if spacings[row] is not None else (1.0,) * truth.ndim
         yield row, segmentation(pred, truth, task.config.labels, spacing_mm, surfaces), pred, truth
 
 
 def _test_segment(options: Finetune, setup: Setup, task: Segment, fabric: Fabric) -> Columns:
     """The columns of all test items; samples.npz is written, and the masks where they are asked for."""
-    from medssl.stages.finetune_write import write_prediction
-
     rows = setup.subset.test
     shown = set(_spread(len(rows)))
     found: list[dict[str, list[float]]] = []

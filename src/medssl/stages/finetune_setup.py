@@ -15,7 +15,7 @@ from medssl.data.subset import Subset, draw_subset, rarest_class
 from medssl.data.target import Target, read_target
 from medssl.data.whole import WholeItems, whole_size
 from medssl.errors import UserError
-from medssl.loading import card_of, read_card, read_weights
+from medssl.loading import card_of, check_preprocessing, read_card, read_weights
 from medssl.networks.pyramid import build_encoder, check_patch, check_whole
 from medssl.networks.weights import load_state, weights_from
 from medssl.rng import key
@@ -122,12 +122,8 @@ def _check_classes(truth: Target, subset: Subset, task: str) -> None:
 
 def _described(weights: Path, store: Store) -> dict[str, Any]:
     """encoder.json, if these weights were trained under the preprocessing of this data."""
-    path = card_of(weights)
     card = read_card(weights)
-    wrong = scan_plan(store).differences(card["preprocessing"])
-    if wrong:
-        fix = "write its values into plan.toml of the data and run `medssl prepare` again, or pre-train on this data"
-        raise UserError(f"the encoder expects other preprocessing: {'; '.join(wrong)}", path, fix)
+    check_preprocessing(scan_plan(store), card["preprocessing"], card_of(weights))
     return card
 
 

@@ -197,3 +197,24 @@ class Embed:
     """Scans or patches at once."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Show scans to a fine-tuned network: predictions.csv, and of a segmenter a mask on the voxels of each scan's file.
+    The same command again goes on where it was."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of `medssl finetune`, or a model.safetensors with its model.json beside it."""
+    data: Path
+    """Folder that `medssl prepare` filled, under the plan.toml of the scans that it learnt from."""
+    out: Path
+    """Folder to write."""
+    split: Literal["all", "train", "val", "test"] = "all"
+    """Which scans. Of those it learnt from, in train, it knows more than of others."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: str = "auto"
+    """32, bf16 or 16; auto: bf16 where the hardware has it."""
+    threads: int = 0
+    """Threads of the processor; 0 for as many as there are cores."""
