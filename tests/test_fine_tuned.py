@@ -64,3 +64,8 @@ def test_a_network_of_several_modalities_wants_all_of_a_patient(tmp_path: Path) 
     classifier = medssl.load_finetuned(written(tmp_path / "run", config))
     with pytest.raises(medssl.UserError, match=r"takes CT and MR of a patient together.*medssl predict"):
         classifier(np.zeros((40, 40)))
+
+
+def test_a_network_of_one_chosen_modality_takes_a_scan_of_it(tmp_path: Path) -> None:
+    classifier = medssl.load_finetuned(written(tmp_path / "run", replace(CONFIG, modalities=("CT",))))
+    assert sum(classifier(np.arange(1600).reshape(40, 40)).values()) == pytest.approx(1)  # type: ignore[union-attr]

@@ -48,7 +48,18 @@ The main job:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 it cannot go on and says why, 130 interrupted, 141
     its reader went away."""
-    args = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _answer(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # a short text lies in its buffer until then
+    except BrokenPipeError:  # the reader of our output, `head` say, has what it wanted
+        sys.stdout = None  # type: ignore[assignment]
+        return 141  # as of any program that SIGPIPE ends: a training that stopped half way is not done
+
+
+def _answer(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:<10}{line[3]}" for verb, line in VERBS.items())))
         return 0
@@ -77,9 +88,8 @@ def _run(verb: str, args: list[str]) -> int:
     except UserError as error:
         print(f"medssl {verb}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output, `head` say, has what it wanted
-        sys.stdout = None  # type: ignore[assignment]
-        return 141  # as of any program that SIGPIPE ends: a training that stopped half way is not done
+    except BrokenPipeError:
+        raise
     except (OSError, MemoryError, RuntimeError) as error:
         sentence = _machine_fault(error)
         if sentence is None:

@@ -36,10 +36,15 @@ class FineTuned(Generic[T]):
     card: dict[str, Any]
 
     def _adapted(self, scan: Scan, how: dict[str, Any]) -> Adapted:
-        if self.task.config.modalities:
-            what = f"the network takes {' and '.join(self.task.config.modalities)} of a patient together"
+        several = self.task.config.modalities
+        if len(several) > 1:
+            what = f"the network takes {' and '.join(several)} of a patient together"
             raise UserError(what, fix="use `medssl predict`, which brings them together")
-        return self.plan.prepare(as_volume(scan, self.plan, **how))
+        return self.plan.prepare(as_volume(scan, self.plan, *several, **how))
+
+    def _present(self) -> torch.Tensor | None:
+        """(1,) bool for a network with an encoder for its one modality."""
+        return torch.ones(1, dtype=torch.bool, device=self.device) if self.task.config.modalities else None
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +59,9 @@ class Classifier(FineTuned[Classify]):
         """``how`` as for ``Encoder.prepared``: spacing_mm, affine, modality."""
         found, config = self._adapted(scan, how), self.task.config
         image = whole(found.image, config.size, float(found.fill)).float() * found.gain + found.bias
-        prob = self.task.predict(image.clamp(*config.value_range)[None].to(self.device))[0]
+        present = self._present()
+        seen = image.clamp(*config.value_range)[None].to(self.device)
+        prob = self.task.predict(seen, None if present is None else present[None])[0]
         return dict(zip(config.classes, prob.tolist(), strict=True))
 
 
@@ -66,14 +73,22 @@ class Segmenter(FineTuned[Segment]):
         found, config = self._adapted(scan, how), self.task.config
         image = torch.from_numpy(found.normalised(config.value_range)).to(self.device)
         fill = float(np.clip(found.fill * found.gain + found.bias, *config.value_range))
-        values = self.task.predict(image, fill).cpu().numpy()
-        return found.grid.back(values.astype(np.uint8 if values.max(initial=0) < 256 else np.int16))
+        return found.grid.back(as_mask(self.task.predict(image, fill, self._present()).cpu().numpy()))
+
+
+def as_mask(values: np.ndarray) -> np.ndarray:
+    """Mask values in the smallest type that holds them, of those that pictures have too."""
+    return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 
 def load_finetuned(run: str | Path) -> Classifier | Segmenter:
     """The network of a finished `medssl finetune`: its folder, or a model.safetensors with its model.json beside it."""
     weights = _find(Path(run))
     where = weights.with_name(CARD)
+    if not where.exists() and (weights.parent / "run.toml").exists():
+        raise UserError(
+            f"no {CARD}", weights.parent, "an older medssl wrote none: run the same `medssl finetune` again"
+        )
     card = card_at(where, ("network", "preprocessing"))
     plan = Plan.from_contract(card["preprocessing"])
     if card.get("task") == "classify":

@@ -1,6 +1,7 @@
 """Numbers out of range, files where folders should be, a machine at its end: one sentence and exit code 2."""
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,15 +93,15 @@ def test_a_file_where_the_folder_should_be(
     assert (tmp_path / "a file").read_text() == "kept"
 
 
-@pytest.mark.parametrize("verb", ["index", "pretrain", "finetune", "study", "embed"])
+@pytest.mark.parametrize("verb", ["index", "pretrain", "finetune", "study", "embed", "predict"])
 @pytest.mark.parametrize(
     "mark", ["index.toml", "run.toml", "study.toml", "features.parquet", "predict.json", "thesis.tex"]
 )
 def test_an_out_that_is_another_thing_is_left_as_it_is(
     trained_run: dict[str, Path], tmp_path: Path, refused: Callable[..., str], verb: str, mark: str
 ) -> None:
-    own = {"index": "index.toml", "study": "study.toml", "embed": "features.parquet"}.get(verb, "run.toml")
-    if mark == own:
+    marks = {"index": "index.toml", "study": "study.toml", "embed": "features.parquet", "predict": "predict.json"}
+    if mark == marks.get(verb, "run.toml"):
         return
     scans, data, run, out = (*map(trained_run.get, ("SCANS", "DATA", "RUN")), tmp_path / "out")
     out.mkdir()
@@ -111,6 +112,7 @@ def test_an_out_that_is_another_thing_is_left_as_it_is(
         "finetune": ["segment", "--data", data, *TINY],
         "study": ["--data", data, "--target", "lesion", "--n-labels", 2, "--device", "cpu"],
         "embed": [run, "--data", data, "--device", "cpu"],
+        "predict": [trained_run["TUNED"], "--data", data, "--device", "cpu"],
     }
     told = refused(verb, *arguments[verb], "--out", out)
     assert "the folder is a " in told or "the folder holds 'thesis.tex'" in told
@@ -196,9 +198,11 @@ def test_a_machine_at_its_end(
     assert told in refused("phantom", tmp_path)
 
 
-def test_a_reader_that_went_away_is_not_taken_for_an_end(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "medssl", "phantom", str(tmp_path / "scans"), "--patients", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("asked", ["phantom {} --patients 1", "--help", "study --help"])
+def test_a_reader_that_went_away_is_not_taken_for_an_end(tmp_path: Path, asked: str) -> None:
+    command = [sys.executable, "-m", "medssl", *asked.format(tmp_path / "scans").split()]
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=own)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)

@@ -65,6 +65,9 @@ def test_the_result_tells_all_each_alone_and_each_left_out(data: Path, tmp_path:
     for case in cases[1:]:
         if case["value"] is not None:
             assert case["difference"] == pytest.approx(case["value"] - several["all"]["value"])
+    one = reindexed(data, tmp_path / "one", lambda items: items.filter(pl.col("modality") == "CT"))
+    with pytest.raises(UserError, match="the network takes CT and MR-T1, and no scan is of 'MR-T1'"):
+        predict.run(Predict(run=run, data=one, out=tmp_path / "lacking"))
     learnt = load_file(run / "model.safetensors")
     assert {key.split(".")[2] for key in learnt if key.startswith("encoder.towers.")} == {"0", "1"}
     shown = predict.run(Predict(run=run, data=data, out=tmp_path / "shown", split="test", device="cpu", precision="32"))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
@@ -34,10 +35,14 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return prepared(tmp_path_factory.mktemp(f"phantom{request.param}"), request.param)
 
 
+def classifying(data: Path) -> Finetune:
+    out, model = data.parent / "classifier", ModelOptions(width=8)
+    return Finetune(task="classify", data=data, out=out, target="lesion", steps=6, model=model, loop=LOOP)
+
+
 @pytest.fixture(scope="module")
 def classifier(data: Path) -> Path:
-    out, model = data.parent / "classifier", ModelOptions(width=8)
-    return finetune.run(Finetune(task="classify", data=data, out=out, target="lesion", steps=6, model=model, loop=LOOP))
+    return finetune.run(classifying(data))
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +108,49 @@ def test_the_same_command_goes_on_where_it_was(data: Path, segmenter: Path, tmp_
     assert [path for path in masks if path.stat().st_mtime_ns != before[path]] == masks[:1]
 
 
-def test_a_folder_holds_what_one_network_said(data: Path, classifier: Path, segmenter: Path, tmp_path: Path) -> None:
-    predict.run(asked(classifier, data, tmp_path / "out"))
-    before = (tmp_path / "out" / "predictions.csv").read_bytes()
-    with pytest.raises(UserError, match="predictions of another network"):
-        predict.run(asked(segmenter, data, tmp_path / "out"))
-    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+def test_a_folder_holds_what_one_network_said_of_one_split(
+    data: Path, classifier: Path, segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = predict.run(asked(classifier, data, tmp_path / "out", split="test")) / "predictions.csv"
+    before = table.read_bytes()
+    for other in (
+        asked(segmenter, data, tmp_path / "out"),
+        asked(classifier, data, tmp_path / "out", precision="bf16"),
+    ):
+        with pytest.raises(UserError, match=r"predictions by other (network|precision)"):
+            predict.run(other)
+    assert table.read_bytes() == before
+    monkeypatch.setattr(predict, "probabilities", lambda *_: exec("raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        predict.run(asked(classifier, data, tmp_path / "out", split="all"))
+    assert not table.exists(), "half of what is asked for looks like all of it"
+
+
+def test_masks_of_a_scan_that_has_moved_are_not_kept(segmenter: Path, tmp_path: Path) -> None:
+    if files.read_json(segmenter / "model.json")["preprocessing"]["dims"] == 2:
+        pytest.skip("pictures lie nowhere")
+    data = prepared(tmp_path, 3)
+    command = asked(segmenter, data, tmp_path / "out", split="test")
+    row = pl.read_csv(predict.run(command) / "predictions.csv").row(0, named=True)
+    scan = nib.load(scan_of(data, row))
+    moved = nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine, scan.header)
+    moved.affine[2, 3] += 5
+    moved.to_filename(scan_of(data, row))
+    index.run(Index(scans=tmp_path / "scans", out=data, fractions=(0.5, 0.2, 0.3), workers=1))
+    prepare.run(Prepare(data=data, workers=1))
+    with pytest.raises(UserError, match="predictions by other scans"):
+        predict.run(command)
+    anew = pl.read_csv(predict.run(replace(command, out=tmp_path / "anew")) / "predictions.csv").row(0, named=True)
+    assert nib.load(tmp_path / "anew" / anew["mask"]).affine[2, 3] == pytest.approx(scan.affine[2, 3] + 5)
+
+
+def test_a_run_that_an_older_medssl_finished_gets_its_card(data: Path, classifier: Path, tmp_path: Path) -> None:
+    card = (classifier / "model.json").read_bytes()
+    (classifier / "model.json").unlink()
+    with pytest.raises(UserError, match="an older medssl wrote none: run the same `medssl finetune` again"):
+        predict.run(asked(classifier, data, tmp_path / "out"))
+    finetune.run(classifying(data))
+    assert (classifier / "model.json").read_bytes() == card
 
 
 def test_the_card_names_no_one_and_no_place(data: Path, segmenter: Path) -> None:

@@ -74,7 +74,7 @@ def _facts(row: dict[str, Any], volume: Volume) -> tuple[dict[str, Any], list[st
         warnings.append(f"CT with values from {array.min():g}: not Hounsfield units?")
     facts: dict[str, Any] = {
         "dims": volume.dims,
-        "channels": 1 if _grey(array) else len(array),
+        "channels": len(array),
         "modality": modality,
         "shape": list(array.shape[1:]),
         "spacing_mm": None if unplaced else [round(s, 6) for s in volume.spacing_mm],
@@ -85,11 +85,6 @@ def _facts(row: dict[str, Any], volume: Volume) -> tuple[dict[str, Any], list[st
         "mask_path": row.get("mask_path"),
     }
     return facts | statistics(array, modality), warnings
-
-
-def _grey(array: np.ndarray) -> bool:
-    """True for one channel, and for red, green and blue that are the same everywhere, as many X-rays are saved."""
-    return len(array) == 1 or (len(array) == 3 and bool((array == array[:1]).all()))
 
 
 def orientation(volume: Volume) -> str:

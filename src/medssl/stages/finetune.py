@@ -1,6 +1,6 @@
 """`medssl finetune`: learn a task from few labels, keep the best step by validation patients, test it once.
 
-RUN/run.toml, metrics.jsonl, predictions.parquet, samples.npz, model.safetensors, model.json, result.json, done.json
+RUN/run.toml, metrics.jsonl, model.safetensors, predictions.parquet, samples.npz, model.json, result.json, done.json
 (last); and predictions/ where asked for. The same command resumes, or returns at once where all is done.
 """
 
@@ -26,10 +26,11 @@ from medssl.engine.optim import make_optimizer, warmup_cosine
 from medssl.engine.parts import Parts
 from medssl.engine.stop import Stop
 from medssl.errors import UserError, raise_all
+from medssl.fine_tuned import CARD
 from medssl.report.facts import digest
 from medssl.stages.finetune_score import Score, test, validate
 from medssl.stages.finetune_setup import Setup, build, set_up
-from medssl.stages.finetune_write import write_network
+from medssl.stages.finetune_write import write_model_card, write_weights
 from medssl.stages.limits import out_of_range
 from medssl.stages.options.train import Finetune
 from medssl.tasks.task import Task
@@ -52,6 +53,8 @@ def run(options: Finetune) -> Path:
     with files.locked(folder, "RUN"):
         record.settle(folder, _record(options, setup, hardware), FIXED)
         if record.finished(folder):
+            if not (folder / CARD).exists():  # by a medssl that wrote none
+                write_model_card(folder, setup, files.read_json(folder / "result.json"))
             print(f"{folder} is finished; choose another --out to train anew", file=sys.stderr)
             return folder
         fabric = machine.make_fabric(hardware, loop.deterministic)
@@ -61,8 +64,9 @@ def run(options: Finetune) -> Path:
         except NonFinite as error:
             error.where = folder
             raise
+        write_weights(folder, task)
         result = test(options, setup, task, fabric) | {"best_step": best_step}
-        write_network(folder, setup, task, result)
+        write_model_card(folder, setup, result)
         files.write_json(folder / "result.json", result)
         files.write_json(folder / record.DONE, {"finished": True, "steps": options.steps})
     print(f"{folder}: {result['metric']} {result['value']:.3f} on {result['n_test']} test patients", file=sys.stderr)

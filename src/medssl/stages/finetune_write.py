@@ -1,5 +1,7 @@
 """What a fine-tuning leaves: a network that says how it wants its scans, and masks that lie on the scans."""
 
+import gzip
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from medssl import files
 from medssl.config import to_table
 from medssl.data.store import Store
 from medssl.engine.machine import versions
-from medssl.fine_tuned import CARD, WEIGHTS
+from medssl.fine_tuned import CARD, WEIGHTS, as_mask
 from medssl.networks.weights import export_state
 from medssl.stages.finetune_modalities import scan_plan
 from medssl.stages.finetune_setup import Setup
@@ -23,10 +25,14 @@ from medssl.volume import Volume
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def write_network(folder: Path, setup: Setup, task: Task, result: Mapping[str, Any]) -> None:
-    """model.safetensors, and model.json: task, architecture, preprocessing, how it did. No ids, dates, paths."""
+def write_weights(folder: Path, task: Task) -> None:
+    """model.safetensors: encoder and head."""
     with files.atomic(folder / WEIGHTS) as temporary:
         save_file(export_state(task), temporary)
+
+
+def write_model_card(folder: Path, setup: Setup, result: Mapping[str, Any]) -> None:
+    """model.json: task, architecture, preprocessing, how it did. No ids, dates, paths."""
     told = ("task", "target", "classes", "structures", "init", "n_labels")
     card = {
         "format": files.FORMAT,
@@ -47,8 +53,7 @@ def mask_file(folder: Path, store: Store, row: int) -> Path:
 
 def write_prediction(folder: Path, store: Store, row: int, labels: np.ndarray) -> Path:
     """Labels (*spatial) on the stored grid to FOLDER/ITEM.nii.gz or .png, on the voxels of the original file."""
-    kind = np.uint8 if labels.max(initial=0) < 256 else np.int16
-    volume = store.place_back(row, labels.astype(kind))
+    volume = store.place_back(row, as_mask(labels))
     path = mask_file(folder, store, row)
     # The suffix tells ITK and Pillow the format, so the temporary name must end in it.
     with files.atomic(path) as temporary:
@@ -56,17 +61,24 @@ def write_prediction(folder: Path, store: Store, row: int, labels: np.ndarray) -
         if volume.dims == 2:
             Image.fromarray(volume.array[0]).save(inner)
         else:
-            sitk.WriteImage(as_itk(volume), str(inner), useCompression=True)
+            write_nifti(inner, volume)
         inner.replace(temporary)
     return path
 
 
-def as_itk(volume: Volume) -> sitk.Image:
-    """The first channel of a volume (C, X, Y, Z) as an ITK image, which counts axes backwards and uses LPS."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array[0].transpose(2, 1, 0)))
-    affine = RAS_TO_LPS @ volume.affine
+def write_nifti(path: Path, mask: Volume) -> None:
+    """The first channel of a volume (C, X, Y, Z) with its affine, sheared or not, which ITK alone would straighten."""
+    array = sitk.GetImageFromArray(np.ascontiguousarray(mask.array[0].transpose(2, 1, 0)))  # ITK's axes run backwards
+    affine = RAS_TO_LPS @ mask.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing([float(s) for s in spacing])
-    image.SetDirection([float(d) for d in (affine[:3, :3] / spacing).ravel()])
-    image.SetOrigin([float(o) for o in affine[:3, 3]])
-    return image
+    direction = affine[:3, :3] / spacing
+    straight = np.allclose(direction.T @ direction, np.eye(3), atol=1e-4)
+    array.SetSpacing([float(s) for s in spacing])
+    array.SetOrigin([float(o) for o in affine[:3, 3]])
+    array.SetDirection([float(d) for d in (direction if straight else np.eye(3)).ravel()])
+    sitk.WriteImage(array, str(path), useCompression=True)
+    if not straight:
+        raw = bytearray(gzip.decompress(path.read_bytes()))
+        struct.pack_into("=hh", raw, 252, 0, 1)  # qform_code, which cannot say it, and sform_code
+        struct.pack_into("=12f", raw, 280, *mask.affine[:3].ravel())
+        path.write_bytes(gzip.compress(raw))

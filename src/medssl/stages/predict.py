@@ -12,6 +12,7 @@ import polars as pl
 from lightning.fabric import Fabric
 
 from medssl import files
+from medssl.data.content import Contents
 from medssl.data.progress import progress
 from medssl.data.readers import read_volume, reader_of
 from medssl.data.store import Store
@@ -35,14 +36,20 @@ def run(options: Predict) -> Path:
     raise_all(out_of_range(options))
     hardware = machine.choose(options.device, options.precision, options.threads)
     model = load_finetuned(options.run)
-    store = store_of(options.data, model.task.config.modalities)
+    store = _shown(options.data, model.task.config.modalities)
     check_preprocessing(scan_plan(store), model.card["preprocessing"], options.run, "the network expects")
     rows = [row for row, split in enumerate(store.items["split"]) if options.split in ("all", split)]
     if not rows:
         raise UserError(f"no scan is in the split {options.split}", options.data, "choose another --split")
-    asked = {"format": files.FORMAT, "network": stamp(options.run), "data_hash": store.hash, "split": options.split}
+    asked = {
+        "format": files.FORMAT,
+        "network": stamp(options.run),
+        "scans": Contents(store).of(range(len(store)), store.items["item"].to_list()),  # and where each one lies
+        "precision": hardware.precision,
+        "split": options.split,
+    }
     with files.locked(options.out, "PREDICTIONS"):
-        _settle(options.out / "predict.json", asked)
+        _settle(options.out, asked)
         fabric = machine.make_fabric(hardware)
         machine.place(fabric, model.task, store.plan.dims)
         if isinstance(model, Classifier):
@@ -57,14 +64,27 @@ def run(options: Predict) -> Path:
     return options.out
 
 
-def _settle(path: Path, asked: dict[str, Any]) -> None:
+def _shown(data: Path, modalities: tuple[str, ...]) -> Store:
+    """The scans, or the patients that have scans of what the network takes together."""
+    there = Store(data).modality_names
+    if missing := [name for name in modalities if name not in there]:
+        what = f"the network takes {' and '.join(modalities)}, and no scan is of '{missing[0]}'"
+        raise UserError(what, data, f"there are {', '.join(name or 'scans of no modality' for name in there)}")
+    return store_of(data, modalities)
+
+
+def _settle(out: Path, asked: dict[str, Any]) -> None:
     """One network and one set of scans a folder: masks of two would lie side by side."""
+    path = out / "predict.json"
     if path.exists():
         before = files.read_json(path)
         files.check_format(before, path)
-        other = [name.replace("_", " ") for name in asked if before.get(name) != asked[name] and name != "split"]
+        other = [name for name in ("network", "scans", "precision") if before.get(name) != asked[name]]
         if other:
-            raise UserError(f"predictions of another {' and '.join(other)}", path.parent, "choose another --out")
+            what = f"the folder holds predictions by other {' and '.join(other)}"
+            raise UserError(what, out, "choose another --out, or delete it")
+        if before != asked:  # of another split: not what is asked for until all of it is there
+            (out / "predictions.csv").unlink(missing_ok=True)
     files.write_json(path, asked)
 
 

@@ -202,7 +202,7 @@ class Embed:
 @dataclass(frozen=True, kw_only=True)
 class Predict:
     """Show scans to a fine-tuned network: predictions.csv, and of a segmenter a mask on the voxels of each scan's file.
-    The same command again goes on where it was."""
+    The same command again goes on with the masks that are missing."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of `medssl finetune`, or a model.safetensors with its model.json beside it."""
