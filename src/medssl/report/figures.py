@@ -120,7 +120,8 @@ def differences(verdict: Mapping[str, Any], metric: str, colour: Mapping[str, st
         _label_axis(axes, counts, max(1.25, step ** (len(arms) / 2 + 0.5)))
         if not few:
             _legend(figure, few)
-        thin = "; thin: corrected for the number of arms" if several else ""
+        end = "\n" if few else " "  # of the line, where the figure is narrow
+        thin = f";{end}thin: corrected for the number of arms" if several else ""
         axes.set_title(f"Difference to scratch in {metric}, 95 % interval{thin}")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:+g}".replace("-", "−") if y else "0"))
         low, high = axes.get_ylim()
