@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -94,6 +97,17 @@ def pageless(monkeypatch):
 def options(data: Path, out: Path, **changes) -> Study:
     base = Study(data=data, out=out, task="classify", target="lesion", n_labels=(4, 8), seeds=3, width=8)
     return replace(base, **changes)
+
+
+def test_data_may_lie_on_a_server(data, tmp_path, stand, pageless, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    made = stand()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(data))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = Path(f"http://127.0.0.1:{server.server_port}")
+        study.run(options(address, tmp_path / "study", n_labels=(4,), seeds=1))
+        server.shutdown()
+    assert {job.data for job in made.tuned} == {address}
 
 
 def test_all_arms_get_the_same_subsets_and_seeds(data, tmp_path, stand):

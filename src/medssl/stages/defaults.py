@@ -99,7 +99,7 @@ def _before(record: Mapping[str, Any]) -> dict[str, Any]:
 def _batch(images: int, dims: int) -> tuple[int, str]:
     most = max(4, images // 4)
     if most < BATCH[dims]:
-        return most, f"a quarter of {images} scans"
+        return most, f"a quarter of {images} scans" if 4 * most <= images else f"the least, of {images} scans"
     return BATCH[dims], f"{dims}D"
 
 

@@ -16,6 +16,7 @@ from medssl import files
 from medssl.data.content import Contents
 from medssl.data.jobs import cores, each
 from medssl.data.progress import progress
+from medssl.data.remote import remote
 from medssl.data.store import Store
 from medssl.engine.record import begun, finished
 from medssl.errors import UserError
@@ -138,9 +139,10 @@ def _threaded(job: Finetune, jobs: int) -> Finetune:
 
 
 def _anywhere(job: Finetune) -> Finetune:
-    """The same job with whole paths: a worker of a cluster runs in a folder of its own."""
+    """The same job with whole paths, but for addresses: a worker of a cluster runs in a folder of its own."""
     init = job.init if job.init == BASELINE else str(Path(job.init).absolute())
-    return replace(job, data=job.data.absolute(), out=job.out.absolute(), init=init)
+    data = job.data if remote(job.data) else job.data.absolute()
+    return replace(job, data=data, out=job.out.absolute(), init=init)
 
 
 def _told(error: BaseException, log: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from medssl import files
+from medssl.data.remote import remote
 from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.engine.record import FREE, value_in
@@ -42,13 +43,18 @@ def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
     steps = next((arm.options.steps for arm in recipe.arms if arm.options), None)
     options |= {"arms": [arm.name for arm in recipe.arms], "pretrain_steps": steps}
     options |= {"finetune_steps": recipe.finetune.steps}
+    path = str(recipe.data if remote(recipe.data) else recipe.data.resolve())
     return {
         "format": files.FORMAT,
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
         "pretrain": {arm.name: _arm(arm) for arm in recipe.arms},
         "pretrainings": {arm.name: arm.pretrainings for arm in recipe.arms},
         "finetune": flat(recipe.finetune),
-        "data": {"path": str(recipe.data.resolve()), "hash": store.hash, "split": _split_hash(store)},
+        "data": {
+            "path": str(recipe.data if remote(recipe.data) else recipe.data.resolve()),
+            "hash": store.hash,
+            "split": _split_hash(store),
+        },
         "versions": versions(),
     }
 
