@@ -51,7 +51,7 @@ def _record(recipe: Recipe, store: Store) -> dict[str, Any]:
         "pretrainings": {arm.name: arm.pretrainings for arm in recipe.arms},
         "finetune": flat(recipe.finetune),
         "data": {
-            "path": str(recipe.data if remote(recipe.data) else recipe.data.resolve()),
+            "path": path,
             "hash": store.hash,
             "split": _split_hash(store),
         },
