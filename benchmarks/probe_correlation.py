@@ -93,8 +93,12 @@ def _case(row: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def probes_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """The probes of a row's pre-training by kind, with their mean."""
-    found = {kind: row["pretrain"][kind] for kind in KINDS if kind in row["pretrain"]}
+    """The probes of a row's pre-training by kind, with their mean.
+
+    Where a study segments, not those of whole scans: they ask for some label, with which its score has nothing to do.
+    """
+    asked = [kind for kind in KINDS if row["metric"] != "dice" or kind not in ("probe.knn", "probe.linear")]
+    found = {kind: row["pretrain"][kind] for kind in asked if kind in row["pretrain"]}
     probes = [value for kind, value in found.items() if kind.startswith("probe.")]
     return found | ({MEAN: float(np.mean(probes))} if probes else {})
 

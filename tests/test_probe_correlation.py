@@ -16,7 +16,7 @@ def rows_of(arm, key, values, probes=None, n=10):
     """A row each seed."""
     return [
         {"key": f"{key}-t-{seed}", "arm": arm, "pretraining": 1, "n_labels": n, "seed": seed, "value": value,
-         "metrics": {"auc": value}, "pretrain": probes or {}}
+         "metric": "auc", "metrics": {"auc": value}, "pretrain": probes or {}}
         for seed, value in enumerate(values)
     ]  # fmt: skip
 
@@ -39,6 +39,13 @@ def test_a_point_is_an_arm_with_its_mean_paired_difference(tmp_path):
     assert one.study == two.study == "xray"
     assert one.probes == pytest.approx({"probe.knn": 0.5, "probe.linear": 0.7, "mean": 0.6, "effective_rank": 9.0})
     assert one.gains == pytest.approx({10: 0.0, 30: -0.1}) and two.gains == pytest.approx({10: 0.3})
+
+
+def test_a_segmentation_is_not_asked_of_labels_of_whole_scans(tmp_path):
+    probes = {"probe.knn": 0.5, "probe.linear": 0.7, "probe.voxel": 0.9, "effective_rank": 9.0}
+    rows = [row | {"metric": "dice"} for row in (*rows_of("scratch", "s", [0.5]), *rows_of("mae", "m", [0.6], probes))]
+    (arm,) = found.gathered(written(tmp_path / "data" / "organs", rows))
+    assert arm.probes == {"probe.voxel": 0.9, "mean": 0.9, "effective_rank": 9.0}
 
 
 def test_pre_trainings_of_an_arm_are_one_point_and_count_once(tmp_path):
