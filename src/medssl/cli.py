@@ -88,8 +88,6 @@ def _run(verb: str, args: list[str]) -> int:
     except UserError as error:
         print(f"medssl {verb}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        raise
     except (OSError, MemoryError, RuntimeError) as error:
         sentence = _machine_fault(error)
         if sentence is None:

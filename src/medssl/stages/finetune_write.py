@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from medssl import files
 from medssl.config import to_table
+from medssl.data.itk import FLIP
 from medssl.data.store import Store
 from medssl.engine.machine import versions
 from medssl.fine_tuned import CARD, WEIGHTS, as_mask
@@ -21,8 +22,6 @@ from medssl.stages.finetune_modalities import scan_plan
 from medssl.stages.finetune_setup import Setup
 from medssl.tasks.task import Task
 from medssl.volume import Volume
-
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_weights(folder: Path, task: Task) -> None:
@@ -69,7 +68,7 @@ def write_prediction(folder: Path, store: Store, row: int, labels: np.ndarray) -
 def write_nifti(path: Path, mask: Volume) -> None:
     """The first channel of a volume (C, X, Y, Z) with its affine, sheared or not, which ITK alone would straighten."""
     array = sitk.GetImageFromArray(np.ascontiguousarray(mask.array[0].transpose(2, 1, 0)))  # ITK's axes run backwards
-    affine = RAS_TO_LPS @ mask.affine
+    affine = FLIP @ mask.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     direction = affine[:3, :3] / spacing
     straight = np.allclose(direction.T @ direction, np.eye(3), atol=1e-4)

@@ -66,7 +66,7 @@ def run(options: Predict) -> Path:
 
 def _shown(data: Path, modalities: tuple[str, ...]) -> Store:
     """The scans, or the patients that have scans of what the network takes together."""
-    there = Store(data).modality_names
+    there = Store(data).modality_names if modalities else []
     if missing := [name for name in modalities if name not in there]:
         what = f"the network takes {' and '.join(modalities)}, and no scan is of '{missing[0]}'"
         raise UserError(what, data, f"there are {', '.join(name or 'scans of no modality' for name in there)}")
